@@ -1,0 +1,94 @@
+//! What the kernel says when it refuses.
+
+use std::fmt;
+use std::io;
+
+use cni_spec::error::os_text;
+use netlink_packet_core::ErrorMessage;
+
+/// The kernel's refusal of one request.
+#[derive(Debug)]
+pub struct KernelError {
+    /// The error number.
+    pub errno: io::Error,
+    /// The sentence that newer kernels add (`NLMSGERR_ATTR_MSG`), such as `mtu less than device minimum`.
+    pub explanation: Option<String>,
+}
+
+impl KernelError {
+    /// From a refusal that came without a sentence.
+    pub fn from_errno(errno: nix::errno::Errno) -> KernelError {
+        KernelError {
+            errno: io::Error::from_raw_os_error(errno as i32),
+            explanation: None,
+        }
+    }
+
+    /// From netlink's error message; the socket has capped acknowledgements, so attributes follow the header.
+    pub(crate) fn from_message(message: &ErrorMessage) -> KernelError {
+        const HEADER: usize = 16;
+        KernelError {
+            errno: message.to_io(),
+            explanation: message.header.get(HEADER..).and_then(explanation),
+        }
+    }
+
+    /// Is it this error number?
+    pub fn is(&self, errno: nix::errno::Errno) -> bool {
+        self.errno.raw_os_error() == Some(errno as i32)
+    }
+}
+
+/// The text of `NLMSGERR_ATTR_MSG` (include/uapi/linux/netlink.h).
+fn explanation(mut attributes: &[u8]) -> Option<String> {
+    const MSG: u16 = 1;
+    while let [a, b, c, d, ..] = *attributes {
+        let (length, kind) = (
+            usize::from(u16::from_ne_bytes([a, b])),
+            u16::from_ne_bytes([c, d]),
+        );
+        if kind == MSG {
+            let text = attributes.get(4..length)?;
+            return Some(
+                String::from_utf8_lossy(text)
+                    .trim_end_matches('\0')
+                    .to_owned(),
+            );
+        }
+        attributes = attributes.get(length.max(4).next_multiple_of(4)..)?;
+    }
+    None
+}
+
+/// The error number's text, as the reference prints it.
+impl fmt::Display for KernelError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&os_text(&self.errno))
+    }
+}
+
+impl std::error::Error for KernelError {}
+
+impl From<io::Error> for KernelError {
+    fn from(errno: io::Error) -> KernelError {
+        KernelError {
+            errno,
+            explanation: None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_kernels_sentence_is_found_behind_other_attributes() {
+        let mut bytes = vec![8, 0, 2, 0, 1, 2, 3, 4];
+        bytes.extend([4 + 5, 0, 1, 0]);
+        bytes.extend(b"nope\0\0\0\0");
+        assert_eq!(explanation(&bytes).as_deref(), Some("nope"));
+        assert_eq!(explanation(&bytes[..8]), None);
+        assert_eq!(explanation(&[0, 0, 2, 0]), None);
+    }
+}

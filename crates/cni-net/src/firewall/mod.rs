@@ -1,0 +1,3 @@
+//! The packet filter: the only place that runs its tools.
+
+pub mod name;

@@ -1,0 +1,273 @@
+//! One rtnetlink socket in each namespace concerned, opened once and kept.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::io;
+use std::time::Duration;
+
+use futures_util::{Stream, StreamExt};
+use netlink_packet_core::{NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload};
+use netlink_packet_route::address::AddressMessage;
+use netlink_packet_route::link::{LinkAttribute, LinkMessage};
+use netlink_packet_route::route::RouteMessage;
+use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
+use netlink_sys::protocols::NETLINK_ROUTE;
+use netlink_sys::{AsyncSocket, SocketAddr, TokioSocket};
+use nix::errno::Errno;
+use rtnetlink::{Handle, MulticastGroup};
+use tokio::runtime::{Builder, Runtime};
+
+use crate::KernelError;
+use crate::link::{Address, InstalledRoute, Link};
+use crate::netns::Netns;
+use crate::step::At;
+
+/// The node's network and, where there is one, a container's.
+///
+/// Everything asynchronous ends here: the methods are ordinary calls.
+pub struct Net {
+    pub(crate) runtime: Runtime,
+    host: Handle,
+    container: Option<(Netns, Handle)>,
+    /// The indexes of links met so far, so that none is asked for twice.
+    pub(crate) indexes: RefCell<HashMap<(At, String), u32>>,
+}
+
+/// The answers to one request, still to come.
+pub(crate) type Answers =
+    std::pin::Pin<Box<dyn Stream<Item = NetlinkMessage<RouteNetlinkMessage>>>>;
+
+impl Net {
+    /// The network of the namespace that the calling thread is in.
+    pub fn open() -> io::Result<Net> {
+        let runtime = Builder::new_current_thread()
+            .enable_io()
+            .enable_time()
+            .build()?;
+        let socket = route_socket(&runtime, &[])?;
+        let host = connect(&runtime, socket);
+        Ok(Net {
+            runtime,
+            host,
+            container: None,
+            indexes: RefCell::default(),
+        })
+    }
+
+    /// The same, and the network of a container.
+    pub fn open_with(netns: Netns) -> io::Result<Net> {
+        let mut net = Net::open()?;
+        let runtime = &net.runtime;
+        let socket = netns.run(|| route_socket(runtime, &[]))?;
+        let handle = connect(&net.runtime, socket);
+        net.container = Some((netns, handle));
+        Ok(net)
+    }
+
+    /// The container's namespace; an error if this was opened without one.
+    pub fn netns(&self) -> io::Result<&Netns> {
+        self.container
+            .as_ref()
+            .map(|(netns, _)| netns)
+            .ok_or_else(|| io::Error::other("no container namespace is open"))
+    }
+
+    /// A link by its name; `None` if there is none.
+    pub fn link(&self, at: At, name: &str) -> Result<Option<Link>, KernelError> {
+        self.runtime.block_on(self.read_link(at, name))
+    }
+
+    /// A link by its index; `None` if there is none.
+    pub fn link_by_index(&self, at: At, index: u32) -> Result<Option<Link>, KernelError> {
+        let mut message = LinkMessage::default();
+        message.header.index = index;
+        self.runtime.block_on(self.get_link(at, message))
+    }
+
+    /// The addresses of a link, in the kernel's order, IPv4 first.
+    pub fn addresses(&self, at: At, index: u32) -> Result<Vec<Address>, KernelError> {
+        self.runtime.block_on(async {
+            let mut found = self.read_addresses(at, index, AddressFamily::Inet).await?;
+            found.extend(self.read_addresses(at, index, AddressFamily::Inet6).await?);
+            Ok(found)
+        })
+    }
+
+    /// The unicast routes of the container's main table.
+    pub fn routes(&self) -> Result<Vec<InstalledRoute>, KernelError> {
+        self.runtime.block_on(async {
+            let mut found = Vec::new();
+            for family in [AddressFamily::Inet, AddressFamily::Inet6] {
+                let mut message = RouteMessage::default();
+                message.header.address_family = family;
+                let answers = self.request(
+                    At::Container,
+                    RouteNetlinkMessage::GetRoute(message),
+                    NLM_F_DUMP,
+                )?;
+                for answer in collect(answers).await? {
+                    if let RouteNetlinkMessage::NewRoute(route) = answer {
+                        found.extend(InstalledRoute::of(route));
+                    }
+                }
+            }
+            Ok(found)
+        })
+    }
+
+    pub(crate) async fn read_link(&self, at: At, name: &str) -> Result<Option<Link>, KernelError> {
+        let mut message = LinkMessage::default();
+        message
+            .attributes
+            .push(LinkAttribute::IfName(name.to_owned()));
+        self.get_link(at, message).await
+    }
+
+    async fn get_link(&self, at: At, message: LinkMessage) -> Result<Option<Link>, KernelError> {
+        let answers = self.request(at, RouteNetlinkMessage::GetLink(message), 0)?;
+        match collect(answers).await {
+            Err(error) if error.is(Errno::ENODEV) => Ok(None),
+            Err(error) => Err(error),
+            Ok(answers) => {
+                let link = answers.into_iter().find_map(|answer| match answer {
+                    RouteNetlinkMessage::NewLink(message) => Some(Link::of(message)),
+                    _ => None,
+                });
+                if let Some(link) = &link {
+                    self.indexes
+                        .borrow_mut()
+                        .insert((at, link.name.clone()), link.index);
+                }
+                Ok(link)
+            }
+        }
+    }
+
+    pub(crate) async fn read_addresses(
+        &self,
+        at: At,
+        index: u32,
+        family: AddressFamily,
+    ) -> Result<Vec<Address>, KernelError> {
+        let mut message = AddressMessage::default();
+        message.header.family = family;
+        // The socket checks strictly, so the kernel looks at this link only (linux 4.20).
+        message.header.index = index;
+        let answers = self.request(at, RouteNetlinkMessage::GetAddress(message), NLM_F_DUMP)?;
+        let answers = collect(answers).await?;
+        Ok(answers
+            .iter()
+            .filter_map(|answer| match answer {
+                RouteNetlinkMessage::NewAddress(message) if message.header.index == index => {
+                    Address::of(message)
+                }
+                _ => None,
+            })
+            .collect())
+    }
+
+    /// Sends a request; it is on its way when this returns, in order with all others of its namespace.
+    pub(crate) fn request(
+        &self,
+        at: At,
+        message: RouteNetlinkMessage,
+        flags: u16,
+    ) -> Result<Answers, KernelError> {
+        let mut handle = match at {
+            At::Host => self.host.clone(),
+            At::Container => match &self.container {
+                Some((_, handle)) => handle.clone(),
+                None => return Err(io::Error::other("no container namespace is open").into()),
+            },
+        };
+        let mut message = NetlinkMessage::from(message);
+        message.header.flags = NLM_F_REQUEST | flags;
+        let answers = handle
+            .request(message)
+            .map_err(|error| KernelError::from(io::Error::other(error)))?;
+        Ok(Box::pin(answers))
+    }
+
+    /// A request that the kernel acknowledges.
+    pub(crate) fn command(
+        &self,
+        at: At,
+        message: RouteNetlinkMessage,
+        flags: u16,
+    ) -> Result<Answers, KernelError> {
+        self.request(at, message, flags | NLM_F_ACK)
+    }
+
+    /// Calls `probe` now and after every event of `group` in the namespace, until it gives a value or time is up.
+    pub(crate) async fn until<T>(
+        &self,
+        at: At,
+        group: MulticastGroup,
+        limit: Duration,
+        mut probe: impl AsyncFnMut() -> Result<Option<T>, KernelError>,
+    ) -> Result<Option<T>, KernelError> {
+        if let Some(value) = probe().await? {
+            return Ok(Some(value));
+        }
+        let runtime = &self.runtime;
+        let socket = match at {
+            At::Host => route_socket(runtime, &[group]),
+            At::Container => self.netns()?.run(|| route_socket(runtime, &[group])),
+        }?;
+        let (connection, handle, mut events) = rtnetlink::from_socket(socket);
+        let listening = self.runtime.spawn(connection);
+        let end = tokio::time::Instant::now() + limit;
+        let value = loop {
+            // Between the first look and the first event there may have been a change: so look again.
+            if let Some(value) = probe().await? {
+                break Some(value);
+            }
+            match tokio::time::timeout_at(end, events.next()).await {
+                Ok(Some(_)) => {}
+                Ok(None) | Err(_) => break probe().await?,
+            }
+        };
+        drop(handle);
+        listening.abort();
+        Ok(value)
+    }
+}
+
+/// A socket in the namespace of the calling thread.
+fn route_socket(runtime: &Runtime, groups: &[MulticastGroup]) -> io::Result<TokioSocket> {
+    let _entered = runtime.enter();
+    let mut socket = TokioSocket::new(NETLINK_ROUTE)?;
+    let raw = socket.socket_mut();
+    raw.set_netlink_get_strict_chk(true)?;
+    raw.set_ext_ack(true)?;
+    raw.set_cap_ack(true)?;
+    if !groups.is_empty() {
+        raw.bind(&SocketAddr::new(0, 0))?;
+        for group in groups {
+            raw.add_membership(*group as u32)?;
+        }
+    }
+    Ok(socket)
+}
+
+fn connect(runtime: &Runtime, socket: TokioSocket) -> Handle {
+    let (connection, handle, _) = rtnetlink::from_socket(socket);
+    runtime.spawn(connection);
+    handle
+}
+
+/// All answers to one request, or the kernel's refusal.
+pub(crate) async fn collect(mut answers: Answers) -> Result<Vec<RouteNetlinkMessage>, KernelError> {
+    let mut found = Vec::new();
+    while let Some(message) = answers.next().await {
+        match message.payload {
+            NetlinkPayload::InnerMessage(inner) => found.push(inner),
+            NetlinkPayload::Error(error) if error.code.is_some() => {
+                return Err(KernelError::from_message(&error));
+            }
+            NetlinkPayload::Overrun(_) => return Err(KernelError::from_errno(Errno::ENOBUFS)),
+            _ => {}
+        }
+    }
+    Ok(found)
+}

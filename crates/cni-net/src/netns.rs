@@ -1,0 +1,144 @@
+//! Network namespaces: opening one, and working inside it.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsRawFd, RawFd};
+use std::panic::resume_unwind;
+use std::path::{Path, PathBuf};
+use std::thread;
+
+use cni_spec::error::os_text;
+use cni_spec::quote;
+use nix::sched::{CloneFlags, setns};
+use nix::sys::statfs::{FsType, PROC_SUPER_MAGIC, statfs};
+
+/// An open network namespace. It lives at least as long as this.
+#[derive(Debug)]
+pub struct Netns {
+    file: File,
+}
+
+/// A path that leads to no network namespace. `Display` is the reference's sentence.
+#[derive(Debug, thiserror::Error)]
+pub enum NetnsError {
+    /// Nothing there.
+    #[error("failed to Statfs {}: {}", quote::quoted(&.path.to_string_lossy()), os_text(.error))]
+    NotThere {
+        /// The path.
+        path: PathBuf,
+        /// What the system says.
+        error: io::Error,
+    },
+    /// Something else than a namespace.
+    #[error("unknown FS magic on {}: {magic:x}", quote::quoted(&.path.to_string_lossy()))]
+    NotANamespace {
+        /// The path.
+        path: PathBuf,
+        /// The kind of the file system that the path is on (statfs(2)).
+        magic: i64,
+    },
+    /// It cannot be opened or entered.
+    #[error("{} {}: {}", .doing, .path.display(), os_text(.error))]
+    Unusable {
+        /// The system call.
+        doing: &'static str,
+        /// The path.
+        path: PathBuf,
+        /// What the system says.
+        error: io::Error,
+    },
+}
+
+impl NetnsError {
+    /// Is the path not there? Then DEL has nothing to look for.
+    pub fn is_gone(&self) -> bool {
+        matches!(self, NetnsError::NotThere { error, .. } if error.kind() == io::ErrorKind::NotFound)
+    }
+
+    /// Is something else there?
+    pub fn is_no_namespace(&self) -> bool {
+        matches!(self, NetnsError::NotANamespace { .. })
+    }
+}
+
+impl Netns {
+    /// Opens the namespace at `path`: a bind mount of one, or a file below `/proc`.
+    pub fn open(path: &Path) -> Result<Netns, NetnsError> {
+        // include/uapi/linux/magic.h
+        const NSFS_MAGIC: FsType = FsType(0x6e73_6673);
+        let kind = statfs(path)
+            .map_err(|error| NetnsError::NotThere {
+                path: path.to_owned(),
+                error: error.into(),
+            })?
+            .filesystem_type();
+        if kind != NSFS_MAGIC && kind != PROC_SUPER_MAGIC {
+            #[allow(
+                clippy::unnecessary_cast,
+                reason = "the type differs between architectures"
+            )]
+            return Err(NetnsError::NotANamespace {
+                path: path.to_owned(),
+                magic: kind.0 as i64,
+            });
+        }
+        let unusable = |error| NetnsError::Unusable {
+            doing: "open",
+            path: path.to_owned(),
+            error,
+        };
+        Ok(Netns {
+            file: File::open(path).map_err(unusable)?,
+        })
+    }
+
+    /// Runs `f` on a thread of its own inside this namespace and returns its value.
+    ///
+    /// A thread that lives for this only has nothing to restore, be it on an error or a panic.
+    ///
+    /// # Errors
+    /// Those of setns(2), and those of `f`.
+    pub fn run<T: Send>(&self, f: impl FnOnce() -> io::Result<T> + Send) -> io::Result<T> {
+        thread::scope(|scope| {
+            let inside = scope.spawn(|| {
+                setns(&self.file, CloneFlags::CLONE_NEWNET)?;
+                f()
+            });
+            inside.join().unwrap_or_else(|panic| resume_unwind(panic))
+        })
+    }
+}
+
+impl AsRawFd for Netns {
+    fn as_raw_fd(&self) -> RawFd {
+        self.file.as_raw_fd()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // L15
+    #[test]
+    fn l15_not_there_and_not_a_namespace_differ() {
+        let gone = Netns::open(Path::new("/nonexistent/netns")).unwrap_err();
+        assert!(gone.is_gone());
+        assert_eq!(
+            gone.to_string(),
+            "failed to Statfs \"/nonexistent/netns\": no such file or directory"
+        );
+        let folder = tempfile::tempdir().unwrap();
+        let other = Netns::open(folder.path()).unwrap_err();
+        assert!(!other.is_gone());
+        assert!(
+            other.to_string().starts_with("unknown FS magic on \"/"),
+            "{other}"
+        );
+    }
+
+    #[test]
+    fn an_own_namespace_can_be_opened() {
+        assert!(Netns::open(Path::new("/proc/self/ns/net")).is_ok());
+    }
+}
