@@ -43,7 +43,7 @@ pub struct Applied<'a> {
 #[derive(Debug)]
 pub struct StepError {
     /// The step.
-    pub step: Step,
+    pub step: Box<Step>,
     /// Why.
     pub reason: Reason,
     /// The plan, a line a step with the time it took, and the failed step marked.
@@ -124,7 +124,7 @@ impl Applied<'_> {
                     trace.push('\n');
                 }
                 Err(StepError {
-                    step: plan[at].clone(),
+                    step: Box::new(plan[at].clone()),
                     reason,
                     trace,
                 })
@@ -649,3 +649,6 @@ fn route(index: u32, wanted: &WantedRoute) -> RouteMessage {
     }
     message
 }
+
+#[cfg(test)]
+mod tests;

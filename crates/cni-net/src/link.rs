@@ -1,5 +1,10 @@
 //! Links, addresses and routes as plain values, read from netlink's messages.
 
+#![allow(
+    clippy::wildcard_enum_match_arm,
+    reason = "netlink's enums are open; what nobody asks for is passed over"
+)]
+
 use std::net::IpAddr;
 
 use ipnetwork::IpNetwork;
@@ -75,10 +80,6 @@ impl Link {
             bridge: None,
         };
         for attribute in message.attributes {
-            #[allow(
-                clippy::wildcard_enum_match_arm,
-                reason = "a link has many attributes that nobody here asks for"
-            )]
             match attribute {
                 LinkAttribute::IfName(name) => link.name = name,
                 LinkAttribute::Address(mac) => link.mac = mac,
@@ -96,10 +97,6 @@ impl Link {
 
     fn read_infos(&mut self, infos: Vec<LinkInfo>) {
         for info in infos {
-            #[allow(
-                clippy::wildcard_enum_match_arm,
-                reason = "only bridges are looked into"
-            )]
             match info {
                 LinkInfo::Kind(kind) => self.kind = kind_text(&kind),
                 LinkInfo::Data(InfoData::Bridge(parameters)) => {
@@ -129,10 +126,6 @@ fn kind_text(kind: &InfoKind) -> String {
 }
 
 fn operstate(state: State) -> OperState {
-    #[allow(
-        clippy::wildcard_enum_match_arm,
-        reason = "the enum is open; what the kernel may add is unknown to us"
-    )]
     OperState(match state {
         State::NotPresent => "not-present",
         State::Down => "down",
@@ -159,10 +152,6 @@ impl Address {
     pub(crate) fn of(message: &AddressMessage) -> Option<Address> {
         let (mut local, mut other, mut flags) = (None, None, AddressFlags::empty());
         for attribute in &message.attributes {
-            #[allow(
-                clippy::wildcard_enum_match_arm,
-                reason = "only what an address is matters here"
-            )]
             match attribute {
                 AddressAttribute::Local(ip) => local = Some(*ip),
                 AddressAttribute::Address(ip) => other = Some(*ip),
@@ -203,10 +192,6 @@ impl InstalledRoute {
         };
         let (mut dst, mut gateways, mut oif) = (any, Vec::new(), None);
         for attribute in message.attributes {
-            #[allow(
-                clippy::wildcard_enum_match_arm,
-                reason = "only destination, link and next hops matter here"
-            )]
             match attribute {
                 RouteAttribute::Destination(address) => dst = ip_of(&address)?,
                 RouteAttribute::Gateway(address) => gateways.extend(ip_of(&address)),
@@ -230,10 +215,6 @@ impl InstalledRoute {
 }
 
 fn ip_of(address: &RouteAddress) -> Option<IpAddr> {
-    #[allow(
-        clippy::wildcard_enum_match_arm,
-        reason = "MPLS labels are no addresses"
-    )]
     match address {
         RouteAddress::Inet(ip) => Some((*ip).into()),
         RouteAddress::Inet6(ip) => Some((*ip).into()),

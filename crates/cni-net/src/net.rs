@@ -1,5 +1,10 @@
 //! One rtnetlink socket in each namespace concerned, opened once and kept.
 
+#![allow(
+    clippy::wildcard_enum_match_arm,
+    reason = "netlink's enums are open; what nobody asks for is passed over"
+)]
+
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::io;

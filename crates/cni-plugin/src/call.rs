@@ -52,6 +52,11 @@ impl Call<'_> {
         self.environment
     }
 
+    /// The plugins of this process, for a plugin that calls itself about other attachments.
+    pub fn registry(&self) -> &'static Registry {
+        self.registry
+    }
+
     /// A result in the layout of the configuration's version.
     pub fn encode(&self, success: &Success) -> Result<Value, Failure> {
         success

@@ -303,15 +303,17 @@ fn decode(stdout: &[u8], default_version: &str) -> Result<(Success, Version), Fa
             format!("failed to unmarshal raw result: {error}"),
         )
     };
-    let result = match json::parse(stdout).map_err(|error| raw(error.to_string()))? {
-        Value::Null => Value::Object(serde_json::Map::new()),
-        result @ Value::Object(_) => result,
-        other => {
-            return Err(raw(format!(
-                "json: cannot unmarshal {other} into Go value of type map"
-            )));
-        }
+    let result = json::parse(stdout).map_err(|error| raw(error.to_string()))?;
+    let result = if result.is_null() {
+        Value::Object(serde_json::Map::new())
+    } else {
+        result
     };
+    if !result.is_object() {
+        return Err(raw(format!(
+            "json: cannot unmarshal {result} into Go value of type map"
+        )));
+    }
     Success::decode(&result, default_version)
         .map_err(|error| Failure::new(Code::INTERNAL, error.to_string()))
 }

@@ -118,15 +118,24 @@ fn verb(
         Command::Check => plugin
             .check(&call, &variables.attachment()?)
             .map(|()| Vec::new()),
-        Command::Gc => plugin
-            .gc(&call, &conf::valid_attachments(call.conf())?)
-            .map(|()| Vec::new()),
+        Command::Gc => collect_garbage(plugin, &call).map(|()| Vec::new()),
         Command::Status => plugin.status(&call).map(|()| Vec::new()),
         Command::Version => Ok(version_document(plugin)),
     }))
     .unwrap_or_else(|panic| Err(panicked(&*panic)));
     stderr.append(&mut call.stderr.borrow_mut());
     done
+}
+
+/// A harness that sends no list (cnitool) cannot mean that every container of the node is dead.
+fn collect_garbage(plugin: &dyn Plugin, call: &Call<'_>) -> Result<(), Failure> {
+    match conf::valid_attachments(call.conf())? {
+        Some(valid) => plugin.gc(call, &valid),
+        None => {
+            call.note("GC: no `cni.dev/valid-attachments` was given, so nothing was removed");
+            Ok(())
+        }
+    }
 }
 
 fn version_document(plugin: &dyn Plugin) -> Vec<u8> {
@@ -146,10 +155,12 @@ fn parse(text: &[u8]) -> Result<Value, Failure> {
             format!("error unmarshall network config: {error}"),
         )
     };
-    match json::parse(text).map_err(|error| decoding(error.to_string()))? {
-        Value::Null => Ok(Value::Object(serde_json::Map::new())),
-        conf => Ok(conf),
-    }
+    let conf = json::parse(text).map_err(|error| decoding(error.to_string()))?;
+    Ok(if conf.is_null() {
+        Value::Object(serde_json::Map::new())
+    } else {
+        conf
+    })
 }
 
 /// The two keys that decide before the plugin looks at the configuration.

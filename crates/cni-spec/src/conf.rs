@@ -108,27 +108,21 @@ impl CommonConf {
     }
 }
 
-/// GC's list of what is still wanted; code 7 if the key is missing, since an empty list means that all goes.
+/// GC's list of what is still wanted; `None` if there is none, which is not the same as an empty one: then all goes.
 ///
 /// libcni writes `null` where the list is empty, so `null` counts as one. Wire: `cni.dev/valid-attachments`, or
 /// `cni.dev/attachments` as its first releases spelled it.
-pub fn valid_attachments(conf: &Value) -> Result<Vec<ValidAttachment>, Failure> {
+pub fn valid_attachments(conf: &Value) -> Result<Option<Vec<ValidAttachment>>, Failure> {
     for key in ["cni.dev/valid-attachments", "cni.dev/attachments"] {
         match conf.get(key) {
             None => {}
-            Some(Value::Null) => return Ok(Vec::new()),
+            Some(Value::Null) => return Ok(Some(Vec::new())),
             Some(list) => {
-                return json::read(list.clone()).map_err(|error| {
+                return json::read(list.clone()).map(Some).map_err(|error| {
                     Failure::new(Code::INVALID_CONFIG, format!("`{key}`: {error}"))
                 });
             }
         }
     }
-    Err(Failure::new(
-        Code::INVALID_CONFIG,
-        "required key `cni.dev/valid-attachments` is missing",
-    )
-    .with_details(
-        "GC without a list of what is valid would remove everything; nothing was changed",
-    ))
+    Ok(None)
 }

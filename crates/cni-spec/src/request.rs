@@ -162,7 +162,8 @@ mod tests {
     // P02
     #[test]
     fn p02_what_each_verb_needs() {
-        let clear: [(&str, fn(&mut Variables)); 4] = [
+        type Clear = fn(&mut Variables);
+        let clear: [(&str, Clear); 4] = [
             ("CNI_CONTAINERID", |it| it.container_id.clear()),
             ("CNI_NETNS", |it| it.netns.clear()),
             ("CNI_IFNAME", |it| it.ifname.clear()),

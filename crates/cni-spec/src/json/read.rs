@@ -1,5 +1,10 @@
 //! From a parsed document to a typed value, with Go's rules for keys and `null`.
 
+#![allow(
+    clippy::wildcard_enum_match_arm,
+    reason = "all other JSON types are refused alike"
+)]
+
 use std::fmt;
 
 use serde::de::value::StrDeserializer;

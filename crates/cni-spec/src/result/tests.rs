@@ -173,10 +173,9 @@ fn p21_a_result_without_version_has_the_configs() {
 // P26
 #[test]
 fn p26_prev_results_are_of_the_configs_family() {
-    let prev = |version: &str| match json!({ "cniVersion": version, "ips": [{ "address": "10.0.0.1/8" }] })
-    {
-        Value::Object(map) => map,
-        other => panic!("{other}"),
+    let prev = |version: &str| {
+        let result = json!({ "cniVersion": version, "ips": [{ "address": "10.0.0.1/8" }] });
+        result.as_object().unwrap().clone()
     };
     assert!(Success::decode_prev(&prev("1.1.0"), "1.0.0").is_ok());
     assert!(Success::decode_prev(&prev("0.3.1"), "0.4.0").is_ok());
