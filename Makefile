@@ -1,0 +1,89 @@
+# `make` alone lists the targets.
+
+PLUGINS     := bridge host-local flannel loopback
+PACKAGES    := $(patsubst bridge,cni-bridge,$(PLUGINS))
+CNI_BIN_DIR ?= /opt/cni/bin
+
+# One binary that is every plugin, chosen by the name it is called by; without it, a binary each.
+MULTI_CALL  := $(wildcard crates/cni-plugins/Cargo.toml)
+
+# The commands that the demo and the tests call; tests/setup/packages installs what is missing.
+DEMO_NEEDS  := cc ip bridge ss ping iptables socat nsenter unshare setpriv
+TEST_NEEDS  := $(DEMO_NEEDS) nft conntrack /usr/lib/cni/bridge
+
+# Namespaces need root: as somebody else, only what works in them runs by sudo.
+AS_ROOT     := $(if $(filter-out 0,$(shell id -u)),sudo -E)
+RUNNER      := $(if $(AS_ROOT),--config "target.'cfg(unix)'.runner='$(AS_ROOT)'")
+
+RELEASE      = target/$(or $(CARGO_BUILD_TARGET),$(shell rustc --print host-tuple))/release
+
+export CARGO_TARGET_DIR := $(CURDIR)/target
+export PATH := $(PATH):$(HOME)/.cargo/bin:/usr/local/go/bin:/usr/sbin:/sbin
+unexport CNI_PATH NETCONFPATH CNITOOL # what is shown and tested here is what was built here
+
+.PHONY: help build build-separate demo test check bench install uninstall clean rust
+
+help:
+	@sed -n 's/^\([a-z-]*\):.* ## /  make \1\t/p' Makefile | expand -t 24
+
+build: rust ## build the plugins into target/cni/, ready to be a CNI_PATH
+ifdef MULTI_CALL
+	cargo build --release -p cni-plugins
+	mkdir -p target/cni
+	for name in $(PLUGINS); do ln -f $(RELEASE)/cni-plugins target/cni/$$name || exit; done
+else
+	cargo build --release $(PACKAGES:%=-p %)
+	mkdir -p target/cni
+	ln -f $(PLUGINS:%=$(RELEASE)/%) target/cni/
+endif
+
+build-separate: rust ## build a binary for each plugin into target/cni-separate/
+	cargo build --release $(PACKAGES:%=-p %)
+	mkdir -p target/cni-separate
+	ln -f $(PLUGINS:%=$(RELEASE)/%) target/cni-separate/
+
+demo: ## show two flannel nodes at work, in namespaces of their own (installs what it lacks)
+	@tests/setup/packages $(DEMO_NEEDS)
+	@$(MAKE) --no-print-directory build target/tools/cnitool
+	$(AS_ROOT) tests/demo/demo
+
+test: ## run all tests, in namespaces of their own (installs what they lack)
+	@tests/setup/packages $(TEST_NEEDS)
+	@$(MAKE) --no-print-directory build $(if $(MULTI_CALL),build-separate) target/tools/cnitool
+	cargo test --no-fail-fast $(RUNNER) --workspace --exclude tests
+	CNI_PATH=$(CURDIR)/target/cni cargo test --no-fail-fast $(RUNNER) -p tests
+ifdef MULTI_CALL
+	CNI_PATH=$(CURDIR)/target/cni-separate cargo test --no-fail-fast $(RUNNER) -p tests
+endif
+
+check: rust ## check the format, and the code with clippy: a warning is an error
+	cargo fmt --check
+	cargo clippy --workspace --all-targets -- -D warnings
+
+bench: ## measure the plugins, the reference, and the kernel's own part
+	@tests/setup/packages $(TEST_NEEDS)
+	@$(MAKE) --no-print-directory build
+	cargo run --release $(RUNNER) -p cni-bench
+
+# Beside the old ones first, then renamed over them: a plugin that is running is not disturbed.
+install: | target/cni ## install what is in target/cni/ into $(DESTDIR)$(CNI_BIN_DIR)
+	mkdir -p "$(DESTDIR)$(CNI_BIN_DIR)"
+	new=$$(mktemp -d "$(DESTDIR)$(CNI_BIN_DIR)/.new-XXXXXX") && trap 'rm -rf "$$new"' EXIT && \
+	cp --preserve=links,mode $(PLUGINS:%=target/cni/%) "$$new/" && \
+	chmod 755 "$$new"/* && sync "$$new"/* && \
+	mv -f "$$new"/* "$(DESTDIR)$(CNI_BIN_DIR)/"
+
+uninstall: ## remove our plugins from $(DESTDIR)$(CNI_BIN_DIR), and nothing else
+	rm -f $(PLUGINS:%="$(DESTDIR)$(CNI_BIN_DIR)/%")
+
+clean: ## remove target/
+	rm -rf target
+
+rust:
+	@tests/setup/rust
+
+target/cni:
+	$(MAKE) build
+
+target/tools/cnitool: tests/setup/cnitool
+	@tests/setup/cnitool
