@@ -1,3 +1,20 @@
 //! The packet filter: the only place that runs its tools.
+//!
+//! Knows: how [`iptables`] and [`nft`] are started with all of a change at once, how to read what is there, and how to
+//! ask the kernel itself ([`ruleset`]) where that saves a process. Refuses to know: why a rule is wanted.
+//!
+//! A tool is started and left to itself ([`tool::Job`]), so that it works while its caller does; everything concerns
+//! the network namespace that the calling thread is in.
 
+pub mod conntrack;
+pub mod iptables;
 pub mod name;
+mod nfnetlink;
+pub mod nft;
+pub mod port_rule;
+pub mod ruleset;
+pub mod tool;
+pub mod usable;
+
+#[cfg(test)]
+mod tests;
