@@ -103,7 +103,11 @@ leases_of() { # leases_of NODE: the files named by an address
     on "$1" find /var/lib/cni/networks/cbr0 -name '[0-9]*.*'
 }
 
-state_files_of() { # state_files_of NODE: what flannel keeps for DEL
+state_files_of() { # state_files_of NODE: what flannel keeps for DEL, a file a container
+    on "$1" find /var/lib/cni/flannel -maxdepth 1 -type f
+}
+
+flannel_files_of() { # flannel_files_of NODE: that and what it keeps beside it
     on "$1" find /var/lib/cni/flannel -type f
 }
 

@@ -56,8 +56,9 @@ fn hostile_configurations_are_refused_in_a_moment() {
                 let head = &input[..60];
                 assert!(call.is_orderly(), "{plugin} {verb} {head}: {}", call.status);
                 call.failure();
+                // A moment is some 50 ms; what is not linear in the input's size takes minutes.
                 assert!(
-                    call.took < cni::here(Duration::from_secs(1)),
+                    call.took < cni::here(Duration::from_secs(10)),
                     "{plugin} {verb} {head}: {:?}",
                     call.took
                 );

@@ -1,10 +1,9 @@
-//! Side by side with the reference: what one has added, the other checks and deletes.
-
-use std::thread;
+//! Side by side with the reference: what one has added, the other checks and deletes. See also [`exam`](crate::exam) and
+//! [`swap`](crate::swap).
 
 use serde_json::{Value, json};
+use tests::Node;
 use tests::cni::{Plugins, with};
-use tests::{Node, Outcome};
 
 use crate::bridge::{checks, l2, l3, networks, node};
 use crate::leases;
@@ -106,62 +105,6 @@ fn both_write_the_same_files() {
             assert_eq!(digits(mine), digits(other), "{name}");
         }
     }
-}
-
-#[test]
-fn both_hammering_one_store_never_give_an_address_twice() {
-    const ROUNDS: usize = 25;
-    let Some(node) = node() else { return };
-    let Some(reference) = node.reference() else {
-        return;
-    };
-    let ours = node.plugins();
-    let conf = &l3(&node, "1.0.0", &["10.1.2.0/25"]);
-    let call = |plugins: &Plugins, verb: &str, id: &str| -> Outcome {
-        let call = plugins
-            .call("host-local", verb)
-            .env("CNI_CONTAINERID", id)
-            .env("CNI_IFNAME", "eth0");
-        call.env("CNI_NETNS", "/some/where").conf(conf).run()
-    };
-    let call = &call;
-    let work = |plugins: &Plugins, name: &str| {
-        let mut kept = Vec::new();
-        for round in 0..ROUNDS {
-            let id = format!("{name}-{round}");
-            let address = call(plugins, "ADD", &id).result()["ips"][0]["address"].to_string();
-            if round % 3 == 0 {
-                kept.push((id, address));
-            } else {
-                call(plugins, "DEL", &id).silent();
-            }
-        }
-        kept
-    };
-    let work = &work;
-    let mut kept = thread::scope(|scope| {
-        let workers: Vec<_> = [
-            (&ours, "a"),
-            (&reference, "b"),
-            (&ours, "c"),
-            (&reference, "d"),
-        ]
-        .map(|(plugins, name)| scope.spawn(move || work(plugins, name)))
-        .into_iter()
-        .collect();
-        workers
-            .into_iter()
-            .flat_map(|it| it.join().unwrap())
-            .collect::<Vec<_>>()
-    });
-    assert_eq!(leases(&node, "net").len(), kept.len());
-    kept.sort_by(|a, b| a.1.cmp(&b.1));
-    assert!(kept.windows(2).all(|it| it[0].1 != it[1].1), "{kept:?}");
-    for (number, (id, _)) in kept.iter().enumerate() {
-        let plugins = if number % 2 == 0 { &ours } else { &reference };
-        call(plugins, "DEL", id).silent();
-    }
-    assert!(leases(&node, "net").is_empty());
 }
 
 /// What both print for the same, names and MACs blanked.

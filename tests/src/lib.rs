@@ -1,5 +1,6 @@
 //! The harness of the end-to-end suite: nodes and pods made of fresh namespaces ([`node`]), the runtime that calls the
-//! plugins on them ([`cni`], [`list`]), and eyes that share no code with what they look at ([`ip`], [`traffic`]).
+//! plugins on them ([`cni`], [`list`]), and eyes that share no code with what they look at ([`ip`], [`traffic`]; [`state`]
+//! for all at once, with [`names`] for what is random). [`differences`] is where ours and the reference part.
 //!
 //! Nothing here links a plugin. The suite examines whatever binaries are on `CNI_PATH`.
 
@@ -10,9 +11,12 @@
 )]
 
 pub mod cni;
+pub mod differences;
 pub mod ip;
 pub mod list;
+pub mod names;
 pub mod node;
+pub mod state;
 pub mod traffic;
 
 pub use cni::{Failure, Outcome, Plugins};

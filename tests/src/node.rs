@@ -7,7 +7,7 @@ use std::os::fd::AsRawFd;
 use std::os::unix::fs::PermissionsExt;
 use std::panic::resume_unwind;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::thread;
 
@@ -52,6 +52,24 @@ impl Namespace {
             "{program} {} failed: {stderr}",
             args.join(" ")
         );
+        String::from_utf8(out.stdout).unwrap()
+    }
+
+    /// Runs `program` inside with `input` and returns what it printed; it must succeed.
+    #[track_caller]
+    pub fn feed(&self, program: &str, args: &[&str], input: &str) -> String {
+        let out = self.enter(|| {
+            let mut command = Command::new(program);
+            command.stdin(Stdio::piped()).stdout(Stdio::piped());
+            let mut child = command.stderr(Stdio::piped()).args(args).spawn()?;
+            if let Some(mut stdin) = child.stdin.take() {
+                stdin.write_all(input.as_bytes())?;
+            }
+            child.wait_with_output()
+        });
+        let out = out.unwrap_or_else(|err| panic!("cannot run {program}: {err}"));
+        let stderr = String::from_utf8_lossy(&out.stderr);
+        assert!(out.status.success(), "{program} {input:?} failed: {stderr}");
         String::from_utf8(out.stdout).unwrap()
     }
 

@@ -1,0 +1,87 @@
+//! The exam for both: the same verbs in the same order for the reference and for ours, each on a node of its own, and
+//! after each verb everything compared: what was printed, what the kernel holds, every byte on disk.
+//!
+//! What differs is a mistake, or has its reason in `tests::differences`. `EXAM=words` runs only the cases whose name
+//! holds them.
+
+mod bridge;
+mod case;
+mod host_local;
+mod loopback;
+mod refused;
+mod run;
+
+use std::collections::BTreeSet;
+use std::env;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+
+use tests::Node;
+use tests::cni::{differs, reference_path};
+use tests::differences::DIFFERENCES;
+use tests::node::skip;
+
+use case::Case;
+use run::{Report, examine};
+
+/// More than there are processors: the reference mostly sleeps.
+const AT_ONCE: usize = 8;
+
+#[test]
+fn ours_and_the_reference_pass_the_same_exam() {
+    if Node::with(&["bridge", "host-local", "loopback"]).is_none() || !has_reference() {
+        return;
+    }
+    let only = env::var("EXAM").unwrap_or_default();
+    let mut cases = [
+        bridge::cases(),
+        host_local::cases(),
+        loopback::cases(),
+        refused::cases(),
+    ]
+    .concat();
+    assert!(cases.len() >= 60, "there are only {}", cases.len());
+    cases.retain(|it| it.name.contains(&only));
+    let reports = examine_all(&cases);
+    let told: Vec<&str> = reports.iter().map(|it| it.text.as_str()).collect();
+    let told = told.concat();
+    assert!(told.is_empty(), "without a reason:\n{told}");
+    let used: BTreeSet<&str> = reports.iter().flat_map(|it| it.reasons.clone()).collect();
+    let stale = DIFFERENCES.iter().filter(|it| !used.contains(it.id));
+    let stale: Vec<&str> = stale.map(|it| it.id).collect();
+    assert!(
+        !only.is_empty() || stale.is_empty(),
+        "no case needs these any more: {stale:?}"
+    );
+}
+
+fn has_reference() -> bool {
+    if differs("there is nothing to compare it with") {
+        return false;
+    }
+    let here = reference_path().join("bridge").is_file();
+    if !here {
+        skip(&format!(
+            "the reference is not in {}",
+            reference_path().display()
+        ));
+    }
+    here
+}
+
+fn examine_all(cases: &[Case]) -> Vec<Report> {
+    let next = AtomicUsize::new(0);
+    let reports = Mutex::new(Vec::new());
+    thread::scope(|scope| {
+        for _ in 0..AT_ONCE {
+            scope.spawn(|| {
+                while let Some(case) = cases.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    let report = examine(case);
+                    reports.lock().unwrap().push(report);
+                }
+            });
+        }
+    });
+    reports.into_inner().unwrap()
+}

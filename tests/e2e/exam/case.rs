@@ -1,0 +1,109 @@
+//! One question of the exam.
+
+use serde_json::Value;
+use tests::cni::with;
+
+/// A configuration, what it meets, and what is done with it.
+#[derive(Clone)]
+pub(super) struct Case {
+    pub(super) name: String,
+    pub(super) plugin: &'static str,
+    pub(super) conf: Value,
+    /// Variables besides what a runtime sets, or instead of it.
+    pub(super) env: Vec<(&'static str, &'static str)>,
+    /// Commands that prepare the node.
+    pub(super) before: Vec<&'static str>,
+    /// The pods wait for duplicate address detection, as they do on a real node.
+    pub(super) patient: bool,
+    pub(super) steps: &'static [Step],
+}
+
+/// A verb for one of two pods.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Step {
+    Add(Which),
+    /// With the last result that ADD printed for it.
+    Check(Which),
+    Del(Which),
+    /// DEL without `CNI_NETNS`.
+    DelWithoutNetns(Which),
+    /// DEL after the namespace and all in it are gone.
+    DelGone(Which),
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Which {
+    One,
+    Two,
+}
+
+use Step::{Add, Check, Del, DelGone, DelWithoutNetns};
+use Which::{One, Two};
+
+/// The life of two pods, with all that a runtime repeats, forgets and does too late.
+const LIFE: &[Step] = &[
+    Add(One),
+    Add(Two),
+    Check(One),
+    Add(One),
+    Del(One),
+    Del(One),
+    Check(One),
+    Add(One),
+    DelWithoutNetns(One),
+    DelGone(Two),
+];
+
+/// No more than each verb once.
+const BRIEF: &[Step] = &[Add(One), Check(One), Del(One)];
+
+impl Case {
+    pub(super) fn new(name: &str, plugin: &'static str, conf: Value) -> Case {
+        let version = conf["cniVersion"].as_str().unwrap_or("no version");
+        Case {
+            name: format!("{plugin}: {name} ({version})"),
+            plugin,
+            conf,
+            env: Vec::new(),
+            before: Vec::new(),
+            patient: false,
+            steps: LIFE,
+        }
+    }
+
+    /// The same with `CNI_ARGS`.
+    pub(super) fn args(self, args: &'static str) -> Case {
+        self.env("CNI_ARGS", args)
+    }
+
+    /// The same with another variable; an empty one counts as unset.
+    pub(super) fn env(mut self, name: &'static str, value: &'static str) -> Case {
+        self.env.push((name, value));
+        self
+    }
+
+    /// The same on a node where `command` has been run.
+    pub(super) fn before(mut self, command: &'static str) -> Case {
+        self.before.push(command);
+        self
+    }
+
+    pub(super) fn patient(mut self) -> Case {
+        self.patient = true;
+        self
+    }
+
+    /// The same for one pod and each verb once: where nothing comes of it, or little depends on more.
+    pub(super) fn brief(mut self) -> Case {
+        self.steps = BRIEF;
+        self
+    }
+}
+
+/// `conf` of a `version`; none for the empty one.
+pub(super) fn of(version: &str, conf: &Value) -> Value {
+    if version.is_empty() {
+        return conf.clone();
+    }
+    with(conf, "cniVersion", version.into())
+}

@@ -1,0 +1,286 @@
+//! Two candidates, one question.
+
+use std::panic::resume_unwind;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+use tests::cni::{Plugins, path, reference_path, with};
+use tests::differences::{DIFFERENCES, Deviation, History, Stage};
+use tests::names::Names;
+use tests::state::{Lines, State, flatten, without_details};
+use tests::{Node, Outcome, Pod};
+
+use super::case::{Case, Step, Which};
+
+/// What came of a case.
+pub(super) struct Report {
+    /// Ids of the reasons that were needed.
+    pub(super) reasons: Vec<&'static str>,
+    /// What has no reason, for a person; empty if all has one.
+    pub(super) text: String,
+}
+
+/// Ours and the reference, each on a node of its own, at the same time.
+pub(super) fn examine(case: &Case) -> Report {
+    let [ours, theirs] = thread::scope(|scope| {
+        let ours = scope.spawn(|| sit(case, false));
+        let theirs = scope.spawn(|| sit(case, true));
+        [ours, theirs].map(|it| it.join().unwrap_or_else(|panic| resume_unwind(panic)))
+    });
+    let mut report = Report {
+        reasons: Vec::new(),
+        text: String::new(),
+    };
+    let mut history = History::default();
+    for ((step, ours), theirs) in case.steps.iter().zip(&ours).zip(&theirs) {
+        step.note(&mut history, ours, theirs);
+        let unexplained = compare(case, &history, ours, theirs, &mut report.reasons);
+        if !unexplained.is_empty() {
+            let lines = unexplained.join("\n    ");
+            let text = format!("  after {step:?}:\n    {lines}\n");
+            report.text.push_str(&text);
+        }
+    }
+    if !report.text.is_empty() {
+        report.text = format!("{}: {}\n{}", case.name, case.conf, report.text);
+    }
+    report
+}
+
+impl Step {
+    fn note(self, history: &mut History, ours: &Sheet, theirs: &Sheet) {
+        match self {
+            Step::Add(which) => {
+                history.verb = "ADD";
+                let pod = &mut history.pods[which as usize];
+                *pod = match (ours.succeeded || theirs.succeeded, *pod) {
+                    (true, _) | (_, Stage::Attached) => Stage::Attached,
+                    (false, _) => Stage::Refused,
+                };
+                history.attached |= *pod == Stage::Attached;
+            }
+            Step::Check(_) => history.verb = "CHECK",
+            Step::Del(which) | Step::DelGone(which) => {
+                history.verb = "DEL";
+                history.pods[which as usize] = Stage::Away;
+            }
+            Step::DelWithoutNetns(_) => {
+                history.verb = "DEL";
+                history.without_netns = true;
+            }
+        }
+    }
+}
+
+/// What one candidate said after a step, and what there was then.
+struct Sheet {
+    succeeded: bool,
+    answer: String,
+    lines: Lines,
+}
+
+/// The lines that one has and the other has not, and that no reason explains.
+fn compare(
+    case: &Case,
+    history: &History,
+    ours: &Sheet,
+    theirs: &Sheet,
+    reasons: &mut Vec<&'static str>,
+) -> Vec<String> {
+    let only_ours = only(ours, theirs).into_iter().map(|it| (true, it));
+    let only_theirs = only(theirs, ours).into_iter().map(|it| (false, it));
+    let mut unexplained = Vec::new();
+    for (is_ours, line) in only_theirs.chain(only_ours) {
+        let other = if is_ours { theirs } else { ours };
+        let deviation = Deviation {
+            plugin: case.plugin,
+            conf: &case.conf,
+            history,
+            ours: is_ours,
+            answers: [&ours.answer, &theirs.answer],
+            line,
+            other: &other.lines,
+        };
+        let reason = DIFFERENCES.iter().find(|it| (it.explains)(&deviation));
+        match reason {
+            Some(reason) => reasons.push(reason.id),
+            None => unexplained.push(format!("{} {line}", if is_ours { '+' } else { '-' })),
+        }
+    }
+    unexplained
+}
+
+fn only<'s>(one: &'s Sheet, other: &'s Sheet) -> Vec<&'s str> {
+    let lines = one.lines.difference(&other.lines).map(String::as_str);
+    without_details(&lines.collect::<Vec<_>>())
+}
+
+/// A candidate at work on a fresh node.
+struct Candidate<'c> {
+    case: &'c Case,
+    node: Node,
+    is_reference: bool,
+    pods: [Pod; 2],
+    /// What ADD printed last for each.
+    results: [Value; 2],
+    names: Names,
+}
+
+fn sit(case: &Case, is_reference: bool) -> Vec<Sheet> {
+    let node = Node::with(&[]).unwrap();
+    let mut candidate = Candidate {
+        case,
+        pods: ["one", "two"].map(|id| {
+            let mut pod = node.pod();
+            pod.id = id.into();
+            if !case.patient {
+                pod.set_sysctl("net/ipv6/conf/default/dad_transmits", "0");
+            }
+            pod
+        }),
+        node,
+        is_reference,
+        results: [Value::Null, Value::Null],
+        names: Names::default(),
+    };
+    for command in &case.before {
+        candidate.node.run("sh", &["-ec", command]);
+    }
+    case.steps.iter().map(|it| candidate.take(*it)).collect()
+}
+
+impl Candidate<'_> {
+    fn take(&mut self, step: Step) -> Sheet {
+        let outcome = match step {
+            Step::Add(which) => {
+                let outcome = self.call("ADD", which, &self.conf(), None);
+                if outcome.status.success() {
+                    self.results[which as usize] = outcome.result();
+                }
+                outcome
+            }
+            Step::Check(which) => {
+                let result = self.results[which as usize].clone();
+                let conf = with(&self.conf(), "prevResult", result);
+                self.call("CHECK", which, &conf, None)
+            }
+            Step::Del(which) => self.call("DEL", which, &self.conf(), None),
+            Step::DelWithoutNetns(which) => self.call("DEL", which, &self.conf(), Some("")),
+            Step::DelGone(which) => {
+                self.destroy(which);
+                let gone = self.node.gone();
+                self.call("DEL", which, &self.conf(), Some(&gone))
+            }
+        };
+        self.sheet(&outcome)
+    }
+
+    fn sheet(&mut self, outcome: &Outcome) -> Sheet {
+        let State { names, mut lines } = self.state();
+        self.names = names;
+        let folder = if self.is_reference {
+            reference_path()
+        } else {
+            path()
+        };
+        self.names.learn(&folder.display().to_string(), "CNI_PATH");
+        let mut plain = self.names.plain(&outcome.stdout);
+        if !outcome.status.success() {
+            plain = self.without_ends(plain); // whose cable it was is not known any more where it was undone
+        }
+        lines.insert(format!("answer status: {}", outcome.status));
+        let object: Option<Value> = serde_json::from_str(&plain).ok();
+        let answer = match &object {
+            Some(error) if !outcome.status.success() => {
+                error["msg"].as_str().unwrap_or_default().to_owned()
+            }
+            Some(_) | None => plain.clone(),
+        };
+        if outcome.status.success() || object.is_none() {
+            lines.insert(format!("answer layout: {plain:?}"));
+        }
+        let mut leaves = Vec::new();
+        flatten("", &object.unwrap_or(json!({})), &mut leaves);
+        let told = leaves.iter().filter(|it| !it.0.is_empty());
+        lines.extend(told.map(|(key, value)| format!("answer {key}: {value}")));
+        Sheet {
+            succeeded: outcome.status.success(),
+            answer,
+            lines,
+        }
+    }
+
+    /// Ours has its ports up when it returns; the reference of 1.1.1 is given time where it does not wait for them.
+    fn state(&self) -> State {
+        const PATIENCE: Duration = Duration::from_secs(5);
+        let pods = [&self.pods[0], &self.pods[1]];
+        if self.case.plugin == "host-local" {
+            return State::of_store(&self.node, &pods);
+        }
+        let start = Instant::now();
+        loop {
+            let state = State::of(&self.node, &pods);
+            let is_late = |it: &String| it.contains("NO-CARRIER") && it.contains("LOWER_UP");
+            let settled = !self.is_reference || !state.lines.iter().any(is_late);
+            if settled || start.elapsed() > PATIENCE {
+                return state;
+            }
+        }
+    }
+
+    fn without_ends(&self, text: String) -> String {
+        let ends = self
+            .pods
+            .iter()
+            .map(|it| format!("VETH-{}-{}", it.id, it.ifname));
+        ends.fold(text, |text, end| text.replace(&end, "VETH"))
+    }
+
+    /// What is configured; the reference of 1.1.1 is given 1.0.0 for the version it does not know.
+    fn conf(&self) -> Value {
+        let newest = self.is_reference && self.case.conf["cniVersion"] == "1.1.0";
+        match newest {
+            true => with(&self.case.conf, "cniVersion", "1.0.0".into()),
+            false => self.case.conf.clone(),
+        }
+    }
+
+    fn call(&self, verb: &str, which: Which, conf: &Value, netns: Option<&str>) -> Outcome {
+        let mut call = self
+            .plugins()
+            .call(self.case.plugin, verb)
+            .pod(&self.pods[which as usize])
+            .conf(conf);
+        if let Some(netns) = netns {
+            call = call.env("CNI_NETNS", netns);
+        }
+        for (name, value) in &self.case.env {
+            call = call.env(name, value);
+        }
+        call.run()
+    }
+
+    fn plugins(&self) -> Plugins<'_> {
+        match self.is_reference {
+            true => self.node.reference().unwrap(),
+            false => self.node.plugins(),
+        }
+    }
+
+    /// Takes the pod's namespace away and waits for the kernel to take down what was in it.
+    fn destroy(&mut self, which: Which) {
+        const PATIENCE: Duration = Duration::from_secs(10);
+        let fresh = self.node.pod();
+        let pod = std::mem::replace(&mut self.pods[which as usize], fresh);
+        let ports = self.node.links().len();
+        let had_port =
+            pod.links().iter().any(|it| *it == pod.ifname) && matches!(self.case.plugin, "bridge");
+        self.pods[which as usize] = self.node.destroy(pod);
+        let start = Instant::now();
+        while had_port && self.node.links().len() == ports {
+            assert!(start.elapsed() < PATIENCE, "the namespace does not go");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+}

@@ -1,0 +1,320 @@
+//! Where ours and the reference part, and why: all that the exam for both lets pass.
+//!
+//! The reference is Debian's, 1.1.1 of March 2022. "Later" means a release of the reference after it, up to v1.9.1, which
+//! ours follows.
+
+use serde_json::Value;
+
+use crate::state::Lines;
+
+/// A line that only one of the two says after a step.
+pub struct Deviation<'a> {
+    /// The plugin's name.
+    pub plugin: &'a str,
+    /// Its configuration.
+    pub conf: &'a Value,
+    /// What was done until now.
+    pub history: &'a History,
+    /// Whether ours says it; else the reference does.
+    pub ours: bool,
+    /// What the two answered, ours first: the result, or the error's `msg`.
+    pub answers: [&'a str; 2],
+    /// The line, as [`State`](crate::state::State) spells it, or one that begins with `answer`.
+    pub line: &'a str,
+    /// All that the other says.
+    pub other: &'a Lines,
+}
+
+/// What has been done to a node.
+#[derive(Clone, Debug, Default)]
+pub struct History {
+    /// The last verb.
+    pub verb: &'static str,
+    /// How far its pods are.
+    pub pods: [Stage; 2],
+    /// Any of them has been attached, by either.
+    pub attached: bool,
+    /// There was a DEL without `CNI_NETNS`.
+    pub without_netns: bool,
+}
+
+/// How far a pod is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Stage {
+    /// There was no ADD, or there was a DEL.
+    #[default]
+    Away,
+    /// ADD failed, and DEL has not come yet.
+    Refused,
+    /// ADD succeeded.
+    Attached,
+}
+
+/// A reason for lines to differ.
+pub struct Difference {
+    /// A name for it.
+    pub id: &'static str,
+    /// Why it is right to differ, in a sentence.
+    pub reason: &'static str,
+    /// Whether it is the reason for this one.
+    pub explains: fn(&Deviation) -> bool,
+}
+
+/// All of them.
+pub const DIFFERENCES: &[Difference] = &[
+    Difference {
+        id: "codes",
+        reason: "errors have the specification's codes; the reference says 999 to most, and nobody depends on it",
+        explains: |it| it.line.starts_with("answer code: "),
+    },
+    Difference {
+        id: "details",
+        reason: "`details` adds the cause and what to do next",
+        explains: |it| it.ours && it.line.starts_with("answer details: "),
+    },
+    Difference {
+        id: "full stop",
+        reason: "later releases end no error with one",
+        explains: |it| it.line.starts_with("answer msg: ") && it.otherwise(" time\"", " time.\""),
+    },
+    Difference {
+        id: "1.1.0",
+        reason: "1.1.1 does not know version 1.1.0, does not list it, and is given 1.0.0 instead",
+        explains: |it| {
+            let listed =
+                it.line.contains("plugin supports [") && it.line.starts_with("answer details: ");
+            let given =
+                it.line.starts_with("answer cniVersion: ") && it.conf["cniVersion"] == "1.1.0";
+            listed || given
+        },
+    },
+    Difference {
+        id: "order",
+        reason: "later releases print the keys of 1.x in the order of the alphabet, and no empty `dns`",
+        explains: |it| {
+            let layout = it.line.starts_with("answer layout: \"{");
+            it.is_1_x() && (layout || (!it.ours && it.line == "answer dns: {}"))
+        },
+    },
+    Difference {
+        id: "index",
+        reason: "an index beside the leases, which may be deleted, finds an owner's address without reading them all",
+        explains: |it| it.ours && it.line.starts_with("store ") && it.line.contains("/.index/"),
+    },
+    Difference {
+        id: "modes",
+        reason: "later releases let only root read a lease",
+        explains: |it| it.line.starts_with("store ") && it.otherwise(" 0600: ", " 0644: "),
+    },
+    Difference {
+        id: "txqueuelen",
+        reason: "later releases leave the pod's end the kernel's queue; 1.1.1 sets it to 0 on both ends",
+        explains: |it| {
+            it.ours && !it.line.starts_with("host ") && it.line.ends_with(" txqlen: 1000")
+        },
+    },
+    Difference {
+        id: "keep_addr_on_down",
+        reason: "later releases keep IPv6 addresses when the link goes down",
+        explains: |it| it.otherwise("keep_addr_on_down: 1", "keep_addr_on_down: 0"),
+    },
+    Difference {
+        id: "nodad",
+        reason: "no IPv6 address is left tentative: the allocation is unique by itself",
+        explains: |it| {
+            it.line.contains(" family=inet6 ")
+                && it.same_without(&[" nodad=true", " tentative=true"])
+        },
+    },
+    Difference {
+        id: "exists",
+        reason: "later releases name both ends of the cable that is there",
+        explains: |it| {
+            it.line.starts_with("answer msg: ")
+                && it
+                    .answers
+                    .iter()
+                    .all(|it| it.starts_with("container veth name "))
+        },
+    },
+    Difference {
+        id: "route in words",
+        reason: "later releases add metric, scope and table to the route that could not be added",
+        explains: |it| {
+            it.otherwise(
+                "dev eth0 metric 0 (Scope: universe, Table: 0)'",
+                "dev eth0'",
+            )
+        },
+    },
+    Difference {
+        id: "decoder",
+        reason: "which structure a value does not fit into is told in the decoder's words, which change with its releases",
+        explains: |it| {
+            it.line.starts_with("answer msg: ")
+                && it
+                    .answers
+                    .iter()
+                    .all(|it| it.contains("json: cannot unmarshal "))
+        },
+    },
+    Difference {
+        id: "dns",
+        reason: "later releases keep the name servers that IPAM found unless the configuration has its own",
+        explains: |it| {
+            let shown = it.line.starts_with("answer dns") || it.line.starts_with("answer layout: ");
+            shown && !it.conf["ipam"]["resolvConf"].is_null()
+        },
+    },
+    Difference {
+        id: "layer 2 CHECK",
+        reason: "the reference's CHECK asks IPAM also where there is none, and so fails on every layer-2 network",
+        explains: |it| {
+            it.history.verb == "CHECK"
+                && it.line.starts_with("answer ")
+                && it.answers[1] == "no plugin name provided"
+        },
+    },
+    Difference {
+        id: "route without gateway",
+        reason: "later releases find a route again that the result has without a gateway",
+        explains: |it| {
+            let not_found =
+                it.answers[1].starts_with("Expected Route ") && it.answers[1].contains("GW:<nil>");
+            it.history.verb == "CHECK" && it.line.starts_with("answer ") && not_found
+        },
+    },
+    Difference {
+        id: "fields of a route",
+        reason: "later releases know more of a route than where it leads and by which gateway",
+        explains: |it| {
+            let route = it.line.starts_with("answer routes[0].")
+                || it.line.contains(" route: dev=eth0 dst=10.7.0.0/16 ");
+            route && !it.conf["ipam"]["routes"][0]["mtu"].is_null()
+        },
+    },
+    Difference {
+        id: "portIsolation",
+        reason: "1.1.1 does not know this key",
+        explains: |it| {
+            it.conf["portIsolation"] == true && it.otherwise(".isolated: true", ".isolated: false")
+        },
+    },
+    Difference {
+        id: "disableContainerInterface",
+        reason: "1.1.1 does not know this key",
+        explains: |it| {
+            let state = [
+                "eth0 flags: ",
+                "eth0 operstate: ",
+                "eth0 qdisc: ",
+                "_data.state: ",
+            ];
+            it.conf["disableContainerInterface"] == true
+                && state.iter().any(|state| it.line.contains(state))
+        },
+    },
+    Difference {
+        id: "loopback",
+        reason: "the reference puts every version's name on the layout of 1.x",
+        explains: |it| {
+            let version = it.conf["cniVersion"].as_str().unwrap_or_default();
+            it.plugin == "loopback" && it.line.starts_with("answer ") && version.starts_with("0.")
+        },
+    },
+    Difference {
+        id: "arguments of the other",
+        reason: "`IP=` is host-local's and no reason for bridge to refuse; the reference wants IgnoreUnknown with it",
+        explains: |it| {
+            it.plugin == "bridge" && it.answers[1] == "ARGS: unknown args [\"IP=10.1.2.9\"]"
+        },
+    },
+    Difference {
+        id: "two masquerades",
+        reason: "no rule of a pod's second address comes too late, and DEL does not stumble over the first's chain",
+        explains: |it| {
+            let rules = it.line.contains(" iptables-save nat: ") || it.line.starts_with("answer ");
+            it.conf["ipMasq"] == true
+                && it.conf["ipam"]["ranges"][1][0]["subnet"] == "10.1.3.0/24"
+                && rules
+        },
+    },
+    Difference {
+        id: "undo",
+        reason: "a failed ADD leaves nothing but the shared bridge, and nothing at all of what was bound to fail",
+        explains: |it| {
+            let refused = it.history.pods.contains(&Stage::Refused) || !it.history.attached;
+            refused && it.is_left_or_its_bridge()
+        },
+    },
+    Difference {
+        id: "IPAM first",
+        reason: "IPAM is asked before the kernel, so that its cursor moves on also where the cable cannot be plugged in",
+        explains: |it| {
+            let path = it
+                .line
+                .strip_prefix("store networks/")
+                .and_then(|it| it.split(' ').next());
+            let path = path
+                .is_some_and(|it| ["", "net/", "net/lock", "net/last_reserved_ip.0"].contains(&it));
+            it.plugin == "bridge" && it.ours && !it.history.attached && path
+        },
+    },
+    Difference {
+        id: "folders below",
+        reason: "leases are the files of the network's folder, while the reference also searches folders below, where \
+                 nobody writes and no index would notice",
+        explains: |it| {
+            let below = "store networks/net/sub/ ";
+            it.plugin == "host-local" && it.other.iter().any(|it| it.starts_with(below))
+        },
+    },
+    Difference {
+        id: "DEL without namespace",
+        reason: "the host's end is found by its name, so that it goes, and the rules, also when nobody knows the namespace",
+        explains: |it| it.history.without_netns && it.is_left_or_its_bridge(),
+    },
+];
+
+impl Deviation<'_> {
+    fn is_1_x(&self) -> bool {
+        self.conf["cniVersion"]
+            .as_str()
+            .is_some_and(|it| it.starts_with("1."))
+    }
+
+    /// What the reference leaves behind, and what a bridge is like that has a port the more or the less.
+    fn is_left_or_its_bridge(&self) -> bool {
+        let left = [
+            " is there",
+            "tables-save nat: ",
+            "host nft ",
+            "host addr br1: ",
+            "host route: dev=br1 ",
+        ];
+        let bridge = ["host link br1 ", "host port: ifname=br1 ", "host sysctl "];
+        let of_its_bridge = bridge.iter().any(|it| self.line.starts_with(it));
+        let is_left = left.iter().any(|it| self.line.contains(it));
+        (of_its_bridge && !is_left) || (is_left && !self.ours)
+    }
+
+    /// The other says the same but for this.
+    fn otherwise(&self, ours: &str, theirs: &str) -> bool {
+        let (here, there) = if self.ours {
+            (ours, theirs)
+        } else {
+            (theirs, ours)
+        };
+        self.line.contains(here) && self.other.contains(&self.line.replace(here, there))
+    }
+
+    /// The other says the same if these words are left out of both.
+    fn same_without(&self, words: &[&str]) -> bool {
+        let plain = |line: &str| {
+            words
+                .iter()
+                .fold(line.to_owned(), |line, word| line.replace(word, ""))
+        };
+        self.other.iter().any(|it| plain(it) == plain(self.line))
+    }
+}
