@@ -227,6 +227,7 @@ fn l11_ipv6_addresses_survive_the_link_going_down() {
     assert_eq!(pod.sysctl("net/ipv6/conf/lo/disable_ipv6").unwrap(), "0");
 }
 
+// K26
 #[test]
 fn l11_no_ipv6_address_is_tentative_when_add_returns() {
     if cni::differs("it leaves the bridge's own address to duplicate address detection") {

@@ -127,6 +127,7 @@ fn the_world_sees_a_masqueraded_pod_as_its_node() {
     }
 }
 
+// K31
 #[test]
 fn del_cleans_up_whatever_became_of_the_namespace() {
     for sample in ["10-flannel.conflist", "10-bridge-dual-stack.conflist"] {

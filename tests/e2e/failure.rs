@@ -31,6 +31,7 @@ fn b28_an_add_that_fails_after_ipam_gives_the_address_back() {
     }
 }
 
+// K30
 #[test]
 fn nothing_is_left_when_ipam_fails() {
     let Some(node) = node() else { return };

@@ -368,6 +368,7 @@ fn check_asks_only_whether_there_is_a_lease() {
     check("one").silent();
 }
 
+// K33
 #[test]
 fn a_crash_s_empty_file_does_not_block_an_address_for_ever() {
     if cni::differs("an empty file is taken for a lease") {

@@ -27,7 +27,7 @@ const EFFECTS: [&str; 7] = [
 ];
 
 /// Letters that behaviours have ids with.
-const LETTERS: &str = "PBMLHAGCFTNIO";
+const LETTERS: &str = "PBMLHAGCFTNIOK";
 
 #[test]
 fn every_behaviour_that_a_test_claims_has_a_line_and_every_line_a_claim() {

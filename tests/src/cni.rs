@@ -45,8 +45,17 @@ pub fn examines_reference() -> bool {
 
 /// `time` as it is on this machine: `E2E_SLOW` tells how many times slower than others an emulated one is.
 pub fn here(time: Duration) -> Duration {
+    time * slowness()
+}
+
+/// This machine is emulated: what is done many times elsewhere is done a few times here.
+pub fn is_slow() -> bool {
+    slowness() > 1
+}
+
+fn slowness() -> u32 {
     let times = env::var("E2E_SLOW").ok().and_then(|it| it.parse().ok());
-    time * times.unwrap_or(1)
+    times.unwrap_or(1)
 }
 
 /// Says why a test does not apply, and returns true, while the reference sits the exam.

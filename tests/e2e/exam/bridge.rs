@@ -142,6 +142,7 @@ fn links() -> Vec<Case> {
         case("a pod that looks for duplicates", &l3(&[V4, V6])).patient(),
         case("another interface name", &l3(&[V4])).env("CNI_IFNAME", "net-1_x"),
         case("keys in any case", &keys_in_any_case()),
+        case("every key as if it were not there", &silent_keys()),
     ]
 }
 
@@ -149,6 +150,21 @@ fn keys_in_any_case() -> Value {
     json!({
         "CNIVersion": "0.4.0", "NAME": "net", "Type": "bridge", "BRIDGE": "br1", "isgateway": true, "MTU": 1400,
         "HairpinMode": true, "IPAM": { "Type": "host-local", "RANGES": [[{ "Subnet": V4, "rangestart": "10.1.2.50" }]] },
+    })
+}
+
+fn silent_keys() -> Value {
+    json!({
+        "cniVersion": "0.4.0", "name": "net", "type": "bridge", "bridge": "br1", "isGateway": false,
+        "isDefaultGateway": false, "forceAddress": false, "ipMasq": false, "ipMasqBackend": null, "mtu": 0,
+        "hairpinMode": false, "promiscMode": false, "vlan": 0, "vlanTrunk": [], "preserveDefaultVlan": true,
+        "macspoofchk": false, "enabledad": false, "disableContainerInterface": false, "portIsolation": false,
+        "args": { "cni": { "mac": "", "ips": [] } }, "runtimeConfig": { "mac": "", "ips": [], "ipRanges": [] },
+        "capabilities": { "mac": false }, "dns": {}, "prevResult": null, "unknown": { "keys": ["are ignored"] },
+        "ipam": {
+            "type": "host-local", "dataDir": "", "resolvConf": "", "routes": [], "gateway": "10.9.9.9",
+            "rangeStart": "10.9.9.1", "ranges": [[{ "subnet": V4, "rangeStart": "", "rangeEnd": "", "gateway": "" }]],
+        },
     })
 }
 

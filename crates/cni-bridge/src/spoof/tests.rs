@@ -151,8 +151,8 @@ fn tools(script: Option<&str>) -> (TempDir, Tools) {
         None => symlink("/usr/sbin/nft", nft).unwrap(),
     }
     let limits = Limits {
-        lock_seconds: 1,
-        total: Duration::from_secs(60),
+        lock_seconds: 60,
+        total: Duration::from_secs(120),
     };
     let tools = Tools::new([folder.path().to_owned()], PathBuf::new(), limits);
     (folder, tools)
@@ -331,7 +331,7 @@ fn m01_setup_that_fails_leaves_nothing() {
             .unwrap();
         let nft = folder.path().join("nft");
         let text = format!(
-            "failed to setup spoof-check: running [{} -j -f -]: exit status 1: no",
+            "failed to setup spoof-check: running [{} -j -f /proc/self/fd/0]: exit status 1: no",
             nft.display()
         );
         assert_eq!(error.to_string(), text);

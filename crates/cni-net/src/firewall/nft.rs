@@ -35,7 +35,8 @@ pub fn is_there(tools: &Tools) -> bool {
 pub fn start(tools: &Tools, transaction: Transaction) -> Result<Running, ToolError> {
     let arguments: &[&str] = match &transaction {
         Transaction::Statements(_) => &["-f", "-"],
-        Transaction::Document(_) => &["-j", "-f", "-"],
+        // For JSON nft opens its standard input by name, and takes /dev/stdin for `-`, which a small /dev may not have.
+        Transaction::Document(_) => &["-j", "-f", "/proc/self/fd/0"],
     };
     let job = tools.start(NFT, arguments, transaction.to_string())?;
     Ok(Running { transaction, job })
