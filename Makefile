@@ -93,8 +93,9 @@ check: rust ## check the format, and the code with clippy: a warning is an error
 
 bench: ## measure the plugins, the reference, and the kernel's own part
 	@tests/setup/packages $(TEST_NEEDS)
-	@$(MAKE) --no-print-directory build
-	cargo run --release $(RUNNER) -p cni-bench
+	@$(MAKE) --no-print-directory build build-separate
+	cargo build --release -p cni-bench
+	cargo run --release $(RUNNER) -p cni-bench -- $(BENCH)
 
 dist: rust ## pack a release, with its checksum, into target/dist/
 	tests/release/pack target/dist $(PLUGINS)

@@ -17,6 +17,7 @@ mod hostile;
 mod layout;
 mod loopback;
 mod masquerade;
+mod portmap;
 mod protocol;
 mod quirks;
 mod ranges;

@@ -99,23 +99,24 @@ fn q05_check_accepts_a_layer_2_attachment_and_misses_it_when_it_is_gone() {
     }
 }
 
+/// Without a gateway nothing pins the bridge's MAC: it is the lowest of its ports', and changes as they come and go.
 #[test]
-fn q05_check_accepts_a_pod_of_layer_2_whatever_pods_come_and_go() {
+fn q05_check_accepts_a_pod_of_layer_2_whatever_ports_come_and_go() {
     if differs("it asks for an IPAM plugin that is not configured") {
         return;
     }
+    const LOWEST: &str = "ip link add port address 02:00:00:00:00:01 type veth peer name other; \
+                          ip link set port master bridge0";
     let Some(node) = node() else { return };
+    let pod = node.pod();
     let conf = l2("1.0.0");
-    let mut pods = Vec::new();
-    for _ in 0..4 {
-        let pod = node.pod();
-        let result = node.add("bridge", &pod, &conf).result();
-        pods.push((pod, result));
-    }
-    node.del("bridge", &pods[0].0, &conf).silent();
-    for (pod, result) in &pods[1..] {
-        node.check("bridge", pod, &conf, result).silent();
-    }
+    let result = node.add("bridge", &pod, &conf).result();
+    node.run("sh", &["-ec", LOWEST]);
+    assert_eq!(
+        node.link("bridge0").unwrap()["address"],
+        "02:00:00:00:00:01"
+    );
+    node.check("bridge", &pod, &conf, &result).silent();
 }
 
 #[test]

@@ -193,20 +193,25 @@ fn mentions(line: &str, link: &str) -> bool {
 }
 
 /// `value` as paths and leaves, lists of words as one leaf.
+#[allow(
+    clippy::wildcard_enum_match_arm,
+    reason = "whatever else JSON may have is a leaf"
+)]
 pub fn flatten(path: &str, value: &Value, leaves: &mut Vec<(String, String)>) {
-    match value {
-        Value::Object(map) if !map.is_empty() => {
-            for (key, value) in map {
-                let dot = if path.is_empty() { "" } else { "." };
-                flatten(&format!("{path}{dot}{key}"), value, leaves);
-            }
+    if let Some(map) = value.as_object().filter(|it| !it.is_empty()) {
+        for (key, value) in map {
+            let dot = if path.is_empty() { "" } else { "." };
+            flatten(&format!("{path}{dot}{key}"), value, leaves);
         }
-        Value::Array(list) if list.iter().any(|it| !it.is_string()) => {
-            for (index, value) in list.iter().enumerate() {
-                flatten(&format!("{path}[{index}]"), value, leaves);
-            }
+    } else if let Some(list) = value
+        .as_array()
+        .filter(|it| !it.iter().all(Value::is_string))
+    {
+        for (index, value) in list.iter().enumerate() {
+            flatten(&format!("{path}[{index}]"), value, leaves);
         }
-        leaf => leaves.push((path.to_owned(), leaf.to_string())),
+    } else {
+        leaves.push((path.to_owned(), value.to_string()));
     }
 }
 

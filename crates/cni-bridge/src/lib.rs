@@ -166,7 +166,9 @@ fn add(call: &Call<'_>, attachment: &Attachment, config: &Config) -> Result<Valu
         })?;
         found.ok_or_else(|| Error::gone(link))
     };
-    let container = look(At::Container, &names.container)?;
+    // Only the bridge may have another MAC than when it was last looked at.
+    let made = |at: At, link: &str| net.known(at, link).map_or_else(|| look(at, link), Ok);
+    let container = made(At::Container, &names.container)?;
     let spoof_check = match config.mac_spoof_check {
         true => Some(spoof::start_add(&owner, &names.host, &container.mac_text())?.finish()?),
         false => None,
@@ -180,7 +182,7 @@ fn add(call: &Call<'_>, attachment: &Attachment, config: &Config) -> Result<Valu
     };
     success.interfaces = vec![
         on_node(look(At::Host, &config.bridge)?),
-        on_node(look(At::Host, &names.host)?),
+        on_node(made(At::Host, &names.host)?),
         Interface {
             sandbox: attachment.netns_text(),
             ..on_node(container)

@@ -29,12 +29,24 @@ impl Seen {
                 error,
             })
         };
+        let [container_link, bridge, taken] = net
+            .links([
+                (At::Container, names.container.as_str()),
+                (At::Host, config.bridge.as_str()),
+                (At::Host, names.host.as_str()),
+            ])
+            .map_err(|error| Error::Lookup {
+                link: config.bridge.clone(),
+                error,
+            })?;
         let mut seen = Seen {
-            container_link: look(At::Container, &names.container)?.is_some(),
-            bridge: look(At::Host, &config.bridge)?,
+            container_link: container_link.is_some(),
+            bridge,
             ..Seen::default()
         };
-        free_name(&mut names.host, |name| look(At::Host, name))?;
+        if taken.is_some() {
+            free_name(&mut names.host, |name| look(At::Host, name))?;
+        }
         if !config.is_gateway {
             return Ok(seen);
         }

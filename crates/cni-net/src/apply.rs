@@ -203,10 +203,8 @@ impl Net {
                         .iter()
                         .take_while(|it| is_container_sysctl(it))
                         .count();
-                    let steps = &plan[position..position + done];
-                    let outcome = self
-                        .netns()
-                        .and_then(|netns| netns.run(|| Ok(set_parameters(steps))));
+                    let steps = plan[position..position + done].to_vec();
+                    let outcome = self.inside(move || Ok(set_parameters(&steps)));
                     outcome
                         .map_err(|error| failed(KernelError::from(error).into()))?
                         .map_err(|(at, error)| (position + at, error.into()))?;
@@ -224,7 +222,7 @@ impl Net {
                         .map_err(|error| failed(error.into()))?;
                     undo.extend(step.undo());
                     if let Step::DelLink { at, link } = step {
-                        self.indexes.borrow_mut().remove(&(*at, link.clone()));
+                        self.links.borrow_mut().remove(&(*at, link.clone()));
                     }
                 }
                 Step::SetUp { .. }
@@ -283,8 +281,8 @@ impl Net {
 
     /// The index of a link that a step names.
     async fn index(&self, at: At, link: &str) -> Result<u32, KernelError> {
-        if let Some(index) = self.indexes.borrow().get(&(at, link.to_owned())) {
-            return Ok(*index);
+        if let Some(link) = self.links.borrow().get(&(at, link.to_owned())) {
+            return Ok(link.index);
         }
         let found = self.read_link(at, link).await?;
         found

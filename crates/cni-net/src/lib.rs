@@ -15,6 +15,7 @@ mod net;
 mod netns;
 mod step;
 pub mod sysctl;
+mod worker;
 
 pub use apply::{Applied, Reason, StepError};
 pub use error::KernelError;

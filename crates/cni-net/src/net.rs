@@ -13,7 +13,7 @@ use std::time::Duration;
 use futures_util::{Stream, StreamExt};
 use netlink_packet_core::{NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload};
 use netlink_packet_route::address::AddressMessage;
-use netlink_packet_route::link::{LinkAttribute, LinkMessage};
+use netlink_packet_route::link::{LinkAttribute, LinkExtentMask, LinkMessage};
 use netlink_packet_route::route::RouteMessage;
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use netlink_sys::protocols::NETLINK_ROUTE;
@@ -26,6 +26,7 @@ use crate::KernelError;
 use crate::link::{Address, InstalledRoute, Link};
 use crate::netns::Netns;
 use crate::step::At;
+use crate::worker::Worker;
 
 /// The node's network and, where there is one, a container's.
 ///
@@ -33,9 +34,15 @@ use crate::step::At;
 pub struct Net {
     pub(crate) runtime: Runtime,
     host: Handle,
-    container: Option<(Netns, Handle)>,
-    /// The indexes of links met so far, so that none is asked for twice.
-    pub(crate) indexes: RefCell<HashMap<(At, String), u32>>,
+    container: Option<Container>,
+    /// The links met so far, as they were when last looked at.
+    pub(crate) links: RefCell<HashMap<(At, String), Link>>,
+}
+
+struct Container {
+    netns: Netns,
+    worker: Worker,
+    handle: Handle,
 }
 
 /// The answers to one request, still to come.
@@ -49,31 +56,47 @@ impl Net {
             .enable_io()
             .enable_time()
             .build()?;
-        let socket = route_socket(&runtime, &[])?;
+        let socket = route_socket(runtime.handle(), &[])?;
         let host = connect(&runtime, socket);
         Ok(Net {
             runtime,
             host,
             container: None,
-            indexes: RefCell::default(),
+            links: RefCell::default(),
         })
     }
 
     /// The same, and the network of a container.
     pub fn open_with(netns: Netns) -> io::Result<Net> {
         let mut net = Net::open()?;
-        let runtime = &net.runtime;
-        let socket = netns.run(|| route_socket(runtime, &[]))?;
+        let worker = Worker::start(&netns)?;
+        let runtime = net.runtime.handle().clone();
+        let socket = worker.run(move || route_socket(&runtime, &[]))?;
         let handle = connect(&net.runtime, socket);
-        net.container = Some((netns, handle));
+        net.container = Some(Container {
+            netns,
+            worker,
+            handle,
+        });
         Ok(net)
     }
 
     /// The container's namespace; an error if this was opened without one.
     pub fn netns(&self) -> io::Result<&Netns> {
+        Ok(&self.container()?.netns)
+    }
+
+    /// Runs `f` in the container's namespace.
+    pub(crate) fn inside<T: Send + 'static>(
+        &self,
+        f: impl FnOnce() -> io::Result<T> + Send + 'static,
+    ) -> io::Result<T> {
+        self.container()?.worker.run(f)
+    }
+
+    fn container(&self) -> io::Result<&Container> {
         self.container
             .as_ref()
-            .map(|(netns, _)| netns)
             .ok_or_else(|| io::Error::other("no container namespace is open"))
     }
 
@@ -82,70 +105,103 @@ impl Net {
         self.runtime.block_on(self.read_link(at, name))
     }
 
+    /// Links by their names, asked for all at once; `None` for each that is not there.
+    pub fn links<const N: usize>(
+        &self,
+        names: [(At, &str); N],
+    ) -> Result<[Option<Link>; N], KernelError> {
+        self.runtime.block_on(async {
+            let mut answers = Vec::with_capacity(N);
+            for (at, name) in names {
+                answers.push((at, self.request_link(at, link_named(name))?));
+            }
+            let mut found = [const { None }; N];
+            for (link, (at, answers)) in found.iter_mut().zip(answers) {
+                *link = self.take_link(at, answers).await?;
+            }
+            Ok(found)
+        })
+    }
+
+    /// A link as it was when last looked at, if it was; its name, index and hardware address are still so.
+    pub fn known(&self, at: At, name: &str) -> Option<Link> {
+        self.links.borrow().get(&(at, name.to_owned())).cloned()
+    }
+
     /// A link by its index; `None` if there is none.
     pub fn link_by_index(&self, at: At, index: u32) -> Result<Option<Link>, KernelError> {
         let mut message = LinkMessage::default();
         message.header.index = index;
-        self.runtime.block_on(self.get_link(at, message))
+        self.runtime
+            .block_on(async { self.take_link(at, self.request_link(at, message)?).await })
     }
 
     /// The addresses of a link, in the kernel's order, IPv4 first.
     pub fn addresses(&self, at: At, index: u32) -> Result<Vec<Address>, KernelError> {
         self.runtime.block_on(async {
-            let mut found = self.read_addresses(at, index, AddressFamily::Inet).await?;
-            found.extend(self.read_addresses(at, index, AddressFamily::Inet6).await?);
+            let v4 = self.request_addresses(at, index, AddressFamily::Inet)?;
+            let v6 = self.request_addresses(at, index, AddressFamily::Inet6)?;
+            let mut found = take_addresses(index, v4).await?;
+            found.extend(take_addresses(index, v6).await?);
             Ok(found)
         })
     }
 
     /// The unicast routes of the container's main table.
     pub fn routes(&self) -> Result<Vec<InstalledRoute>, KernelError> {
+        let request = |family| {
+            let mut message = RouteMessage::default();
+            message.header.address_family = family;
+            self.request(
+                At::Container,
+                RouteNetlinkMessage::GetRoute(message),
+                NLM_F_DUMP,
+            )
+        };
         self.runtime.block_on(async {
-            let mut found = Vec::new();
-            for family in [AddressFamily::Inet, AddressFamily::Inet6] {
-                let mut message = RouteMessage::default();
-                message.header.address_family = family;
-                let answers = self.request(
-                    At::Container,
-                    RouteNetlinkMessage::GetRoute(message),
-                    NLM_F_DUMP,
-                )?;
-                for answer in collect(answers).await? {
-                    if let RouteNetlinkMessage::NewRoute(route) = answer {
-                        found.extend(InstalledRoute::of(route));
-                    }
-                }
-            }
-            Ok(found)
+            let (v4, v6) = (
+                request(AddressFamily::Inet)?,
+                request(AddressFamily::Inet6)?,
+            );
+            let answers = collect(v4).await?.into_iter().chain(collect(v6).await?);
+            Ok(answers
+                .filter_map(|answer| match answer {
+                    RouteNetlinkMessage::NewRoute(route) => InstalledRoute::of(route),
+                    _ => None,
+                })
+                .collect())
         })
     }
 
     pub(crate) async fn read_link(&self, at: At, name: &str) -> Result<Option<Link>, KernelError> {
-        let mut message = LinkMessage::default();
-        message
-            .attributes
-            .push(LinkAttribute::IfName(name.to_owned()));
-        self.get_link(at, message).await
+        self.take_link(at, self.request_link(at, link_named(name))?)
+            .await
     }
 
-    async fn get_link(&self, at: At, message: LinkMessage) -> Result<Option<Link>, KernelError> {
-        let answers = self.request(at, RouteNetlinkMessage::GetLink(message), 0)?;
-        match collect(answers).await {
-            Err(error) if error.is(Errno::ENODEV) => Ok(None),
-            Err(error) => Err(error),
-            Ok(answers) => {
-                let link = answers.into_iter().find_map(|answer| match answer {
-                    RouteNetlinkMessage::NewLink(message) => Some(Link::of(message)),
-                    _ => None,
-                });
-                if let Some(link) = &link {
-                    self.indexes
-                        .borrow_mut()
-                        .insert((at, link.name.clone()), link.index);
-                }
-                Ok(link)
-            }
+    fn request_link(&self, at: At, mut message: LinkMessage) -> Result<Answers, KernelError> {
+        // Counters are two thirds of an answer, and nobody here wants them.
+        message
+            .attributes
+            .push(LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats]));
+        self.request(at, RouteNetlinkMessage::GetLink(message), 0)
+    }
+
+    async fn take_link(&self, at: At, answers: Answers) -> Result<Option<Link>, KernelError> {
+        let answers = match collect(answers).await {
+            // A name that is too long for a link is no link's.
+            Err(error) if error.is(Errno::ENODEV) || error.is(Errno::ERANGE) => return Ok(None),
+            answers => answers?,
+        };
+        let link = answers.into_iter().find_map(|answer| match answer {
+            RouteNetlinkMessage::NewLink(message) => Some(Link::of(message)),
+            _ => None,
+        });
+        if let Some(link) = &link {
+            self.links
+                .borrow_mut()
+                .insert((at, link.name.clone()), link.clone());
         }
+        Ok(link)
     }
 
     pub(crate) async fn read_addresses(
@@ -154,21 +210,20 @@ impl Net {
         index: u32,
         family: AddressFamily,
     ) -> Result<Vec<Address>, KernelError> {
+        take_addresses(index, self.request_addresses(at, index, family)?).await
+    }
+
+    fn request_addresses(
+        &self,
+        at: At,
+        index: u32,
+        family: AddressFamily,
+    ) -> Result<Answers, KernelError> {
         let mut message = AddressMessage::default();
         message.header.family = family;
         // The socket checks strictly, so the kernel looks at this link only (linux 4.20).
         message.header.index = index;
-        let answers = self.request(at, RouteNetlinkMessage::GetAddress(message), NLM_F_DUMP)?;
-        let answers = collect(answers).await?;
-        Ok(answers
-            .iter()
-            .filter_map(|answer| match answer {
-                RouteNetlinkMessage::NewAddress(message) if message.header.index == index => {
-                    Address::of(message)
-                }
-                _ => None,
-            })
-            .collect())
+        self.request(at, RouteNetlinkMessage::GetAddress(message), NLM_F_DUMP)
     }
 
     /// Sends a request; it is on its way when this returns, in order with all others of its namespace.
@@ -180,10 +235,7 @@ impl Net {
     ) -> Result<Answers, KernelError> {
         let mut handle = match at {
             At::Host => self.host.clone(),
-            At::Container => match &self.container {
-                Some((_, handle)) => handle.clone(),
-                None => return Err(io::Error::other("no container namespace is open").into()),
-            },
+            At::Container => self.container()?.handle.clone(),
         };
         let mut message = NetlinkMessage::from(message);
         message.header.flags = NLM_F_REQUEST | flags;
@@ -214,10 +266,10 @@ impl Net {
         if let Some(value) = probe().await? {
             return Ok(Some(value));
         }
-        let runtime = &self.runtime;
+        let runtime = self.runtime.handle().clone();
         let socket = match at {
-            At::Host => route_socket(runtime, &[group]),
-            At::Container => self.netns()?.run(|| route_socket(runtime, &[group])),
+            At::Host => route_socket(&runtime, &[group]),
+            At::Container => self.inside(move || route_socket(&runtime, &[group])),
         }?;
         let (connection, handle, mut events) = rtnetlink::from_socket(socket);
         let listening = self.runtime.spawn(connection);
@@ -238,8 +290,30 @@ impl Net {
     }
 }
 
+fn link_named(name: &str) -> LinkMessage {
+    let mut message = LinkMessage::default();
+    message
+        .attributes
+        .push(LinkAttribute::IfName(name.to_owned()));
+    message
+}
+
+async fn take_addresses(index: u32, answers: Answers) -> Result<Vec<Address>, KernelError> {
+    let answers = collect(answers).await?;
+    let on_link = answers.iter().filter_map(|answer| match answer {
+        RouteNetlinkMessage::NewAddress(message) if message.header.index == index => {
+            Address::of(message)
+        }
+        _ => None,
+    });
+    Ok(on_link.collect())
+}
+
 /// A socket in the namespace of the calling thread.
-fn route_socket(runtime: &Runtime, groups: &[MulticastGroup]) -> io::Result<TokioSocket> {
+fn route_socket(
+    runtime: &tokio::runtime::Handle,
+    groups: &[MulticastGroup],
+) -> io::Result<TokioSocket> {
     let _entered = runtime.enter();
     let mut socket = TokioSocket::new(NETLINK_ROUTE)?;
     let raw = socket.socket_mut();

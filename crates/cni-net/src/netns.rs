@@ -92,6 +92,11 @@ impl Netns {
         })
     }
 
+    /// Another descriptor of the same namespace.
+    pub(crate) fn try_clone_file(&self) -> io::Result<File> {
+        self.file.try_clone()
+    }
+
     /// Runs `f` on a thread of its own inside this namespace and returns its value.
     ///
     /// A thread that lives for this only has nothing to restore, be it on an error or a panic.

@@ -274,8 +274,7 @@ impl Candidate<'_> {
         let fresh = self.node.pod();
         let pod = std::mem::replace(&mut self.pods[which as usize], fresh);
         let ports = self.node.links().len();
-        let had_port =
-            pod.links().iter().any(|it| *it == pod.ifname) && matches!(self.case.plugin, "bridge");
+        let had_port = pod.links().contains(&pod.ifname) && matches!(self.case.plugin, "bridge");
         self.pods[which as usize] = self.node.destroy(pod);
         let start = Instant::now();
         while had_port && self.node.links().len() == ports {

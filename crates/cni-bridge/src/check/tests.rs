@@ -109,10 +109,14 @@ fn the_bridge() {
         after(|seen| seen.host[0].kind = "veth".into()),
         "Interface cni0 does not have link type of bridge"
     );
+    let mut other_mac = healthy();
+    other_mac.host[0].mac[0] = 6;
     assert_eq!(
-        after(|seen| seen.host[0].mac[0] = 6),
+        check(json!({ "isGateway": true }), &result(), &other_mac),
         "Bridge interface cni0 Mac doesn't match: 02:00:00:00:00:05"
     );
+    // Without an address of its own it follows its ports.
+    assert_eq!(check(json!({}), &result(), &other_mac), "");
     assert_eq!(
         after(|seen| seen.host[0].promiscuity = 1),
         "Bridge interface cni0 configured Promisc Mode false doesn't match current state: true "

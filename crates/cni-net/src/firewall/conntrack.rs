@@ -153,3 +153,6 @@ fn end(tuple: &[u8], side: Side) -> Option<SocketAddr> {
     let port = Attributes::find_in(tuple, &[CTA_TUPLE_PROTO, port]).and_then(number)?;
     Some(SocketAddr::new(ip, u16::try_from(port).ok()?))
 }
+
+#[cfg(test)]
+mod tests;

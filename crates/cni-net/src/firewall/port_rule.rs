@@ -304,3 +304,6 @@ fn comment(mut notes: &[u8]) -> Option<String> {
     }
     None
 }
+
+#[cfg(test)]
+mod tests;

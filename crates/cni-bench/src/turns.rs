@@ -1,0 +1,289 @@
+//! One call at a time: the contenders, and what the case varies, take turns.
+
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use crate::Failure;
+use crate::arguments::Arguments;
+use crate::call::Call;
+use crate::case::{self, Case, Setting};
+use crate::contender::{Attachment, Contender, Role};
+use crate::node::{Node, Pod};
+use crate::report::{Row, Verb};
+use crate::store;
+use crate::trace::{self, Traced};
+use crate::witness;
+
+/// Runs the case; a row for every setting, contender and verb.
+pub(crate) fn measure(
+    node: &Node,
+    case: &Case,
+    contenders: &[Contender],
+    arguments: &Arguments,
+) -> Result<Vec<Row>, Failure> {
+    let mut rows = Vec::new();
+    let mut entries = Vec::new();
+    for setting in &case.settings {
+        for contender in contenders {
+            match contender.obstacle(case) {
+                Some(why) if contender.role != Role::Floor => {
+                    rows.push(Row::absent(case, setting, contender, why))
+                }
+                Some(_) => {}
+                None => entries.push(Entry::new(node, case, setting, contender)?),
+            }
+        }
+    }
+    // The first time is no measurement: a bridge is made, an index built, a file read from disk.
+    entries.iter_mut().for_each(Entry::warm_up);
+    take_turns(&mut entries, case, arguments);
+    entries.iter_mut().for_each(Entry::watch);
+    rows.extend(entries.into_iter().flat_map(Entry::into_rows));
+    Ok(rows)
+}
+
+/// Rounds until the time is over. Who is slow sits out so many that all get the same time in the end.
+fn take_turns(entries: &mut [Entry<'_>], case: &Case, arguments: &Arguments) {
+    let (start, budget, count) = (Instant::now(), arguments.budget(case.budget), entries.len());
+    let at_least = if arguments.quick { 2 } else { 5 };
+    for round in 0.. {
+        let elapsed = start.elapsed();
+        let is_due = |entry: &Entry<'_>| match arguments.rounds {
+            _ if entry.failed.is_some() => false,
+            Some(rounds) => entry.rounds < rounds,
+            None => {
+                entry.rounds < at_least
+                    || (elapsed < budget && entry.spent * count as u32 <= elapsed)
+            }
+        };
+        let over = arguments.rounds.is_some() || elapsed >= budget;
+        if entries
+            .iter()
+            .all(|entry| !is_due(entry) && (over || entry.failed.is_some()))
+        {
+            return;
+        }
+        // Each time another one starts, so that nobody always follows the same one.
+        for position in 0..count {
+            let entry = &mut entries[(position + round) % count];
+            if is_due(entry) {
+                entry.turn();
+            }
+        }
+    }
+}
+
+/// Milliseconds, a figure a round.
+#[derive(Default)]
+struct Samples {
+    wall: Vec<f64>,
+    cpu: Vec<f64>,
+}
+
+impl Samples {
+    fn push(&mut self, (wall, cpu): (Duration, Duration)) {
+        self.wall.push(wall.as_secs_f64() * 1e3);
+        self.cpu.push(cpu.as_secs_f64() * 1e3);
+    }
+}
+
+/// Runs one call and gives back what it printed.
+type Runner<'r, E> = dyn FnMut(&E, Verb, Call) -> Result<Vec<u8>, Failure> + 'r;
+
+/// One contender in one setting.
+struct Entry<'a> {
+    case: &'a Case,
+    setting: &'a Setting,
+    contender: &'a Contender,
+    pod: Pod,
+    conf: Value,
+    rounds: usize,
+    spent: Duration,
+    samples: Vec<(Verb, Samples)>,
+    traced: Vec<(Verb, Traced)>,
+    failed: Option<String>,
+    /// Why its CHECK is left out.
+    no_check: Option<String>,
+}
+
+impl<'a> Entry<'a> {
+    fn new(
+        node: &Node,
+        case: &'a Case,
+        setting: &'a Setting,
+        contender: &'a Contender,
+    ) -> Result<Entry<'a>, Failure> {
+        let number = node.next_number()?;
+        let conf = case.network.conf(number, &node.data)?;
+        store::fill(
+            &node.data,
+            &case::network_name(number),
+            number,
+            setting.leases,
+        )?;
+        let verbs = match contender.role {
+            Role::Floor => vec![Verb::Start, Verb::Add, Verb::Del],
+            Role::Ours | Role::Executed | Role::Reference | Role::Peer => {
+                vec![
+                    Verb::Start,
+                    Verb::Add,
+                    Verb::Check,
+                    Verb::Del,
+                    Verb::DelAgain,
+                ]
+            }
+        };
+        Ok(Entry {
+            case,
+            setting,
+            contender,
+            pod: node.pod()?,
+            conf,
+            rounds: 0,
+            spent: Duration::ZERO,
+            samples: verbs
+                .into_iter()
+                .map(|verb| (verb, Samples::default()))
+                .collect(),
+            traced: Vec::new(),
+            failed: None,
+            no_check: None,
+        })
+    }
+
+    fn warm_up(&mut self) {
+        let mut no_check = None;
+        let done = self.verbs(&mut |entry, verb, call| {
+            let stdout = match call.run() {
+                Ok(done) => done.stdout,
+                // The reference's refuses routes that its own ADD has made; the rest can be compared all the same.
+                Err(error) if verb == Verb::Check && !entry.contender.is_ours() => {
+                    no_check = Some(error.to_string());
+                    Vec::new()
+                }
+                Err(error) => return Err(error),
+            };
+            let attached = matches!(verb, Verb::Add | Verb::Check);
+            let seen = witness::verify(entry.case.network, &entry.pod, attached);
+            seen.map(|()| stdout)
+                .map_err(|error| format!("after {verb}, {error}").into())
+        });
+        self.failed = done.err().map(|error| error.to_string());
+        self.no_check = no_check;
+        if self.no_check.is_some() {
+            self.samples.retain(|(verb, _)| *verb != Verb::Check);
+        }
+    }
+
+    fn turn(&mut self) {
+        let start = Instant::now();
+        let mut times = Vec::new();
+        match self.verbs(&mut |_, _, call| {
+            let done = call.run()?;
+            times.push((done.time, done.cpu));
+            Ok(done.stdout)
+        }) {
+            Ok(()) => {
+                for ((_, samples), time) in self.samples.iter_mut().zip(times) {
+                    samples.push(time);
+                }
+            }
+            Err(error) => self.failed = Some(error.to_string()),
+        }
+        self.rounds += 1;
+        self.spent += start.elapsed();
+    }
+
+    /// One more round under trace. How the others' memory grows with their leases is not worth the seconds it takes.
+    fn watch(&mut self) {
+        let is_first = self
+            .case
+            .settings
+            .first()
+            .is_some_and(|it| it.label == self.setting.label);
+        if self.failed.is_some() || !(is_first || self.contender.is_ours()) {
+            return;
+        }
+        let mut seen = Vec::new();
+        let done = self.verbs(&mut |entry, verb, call| {
+            let traced = trace::run(&call, |program| entry.contender.owns(program))?;
+            let stdout = traced.stdout.clone();
+            seen.push((verb, traced));
+            Ok(stdout)
+        });
+        if let Err(error) = done {
+            eprintln!("cni-bench: {}: {error}", self.contender.name);
+        }
+        self.traced = seen;
+    }
+
+    /// All verbs in their order, done by `run`, which gives back what the call printed.
+    fn verbs(&self, run: &mut Runner<'_, Self>) -> Result<(), Failure> {
+        if self.contender.role == Role::Floor {
+            for verb in [Verb::Start, Verb::Add, Verb::Del] {
+                let word = verb.to_string().to_lowercase();
+                run(
+                    self,
+                    verb,
+                    self.contender.floor_call(&word, &self.pod, "veth-floor"),
+                )?;
+            }
+            return Ok(());
+        }
+        let id = format!("{:064x}", 0xbe9c_0000 + self.rounds);
+        let call = |command: &str, conf: &Value| {
+            self.contender.call(
+                self.case,
+                command,
+                &Attachment {
+                    id: &id,
+                    pod: &self.pod,
+                    conf,
+                },
+            )
+        };
+        run(self, Verb::Start, call("VERSION", &self.conf))?;
+        let result = run(self, Verb::Add, call("ADD", &self.conf))?;
+        // As a runtime does: the result of ADD comes with all that follows.
+        let mut conf = self.conf.clone();
+        conf["prevResult"] = serde_json::from_slice(&result)
+            .map_err(|error| format!("ADD printed no result: {error}"))?;
+        for (verb, command) in [
+            (Verb::Check, "CHECK"),
+            (Verb::Del, "DEL"),
+            (Verb::DelAgain, "DEL"),
+        ] {
+            if verb != Verb::Check || self.no_check.is_none() {
+                run(self, verb, call(command, &conf))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn into_rows(self) -> Vec<Row> {
+        if let Some(why) = self.failed {
+            return vec![Row::failed(self.case, self.setting, self.contender, why)];
+        }
+        let absent = |why| Row {
+            verb: Verb::Check,
+            ..Row::absent(self.case, self.setting, self.contender, why)
+        };
+        let absent = self.no_check.map(absent);
+        let row = |(verb, samples): (Verb, Samples)| {
+            let traced = self
+                .traced
+                .iter()
+                .find(|(it, _)| *it == verb)
+                .map(|(_, traced)| traced.clone());
+            let per_second = 1e3 * samples.wall.len() as f64 / samples.wall.iter().sum::<f64>();
+            Row {
+                traced,
+                per_second,
+                cpu: samples.cpu,
+                ..Row::new(self.case, self.setting, self.contender, verb, samples.wall)
+            }
+        };
+        self.samples.into_iter().map(row).chain(absent).collect()
+    }
+}
