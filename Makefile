@@ -1,6 +1,6 @@
 # `make` alone lists the targets.
 
-PLUGINS     := bridge host-local flannel loopback
+PLUGINS     := bridge host-local flannel loopback portmap
 PACKAGES    := $(patsubst bridge,cni-bridge,$(PLUGINS))
 CNI_BIN_DIR ?= /opt/cni/bin
 

@@ -140,8 +140,8 @@ forwarding_is() { # forwarding_is NODE 0|1
     inside "$1" grep -qx "$2" /proc/sys/net/ipv4/ip_forward
 }
 
-other_rules_of() { # other_rules_of NODE: its packet filter's rules that flanneld did not set
+other_rules_of() { # other_rules_of NODE: its packet filter's rules that neither flanneld set nor portmap shares among pods
     local rules
     rules=$(on "$1" iptables-save) || return
-    sed -e '/^-A/!d' -e '/flanneld masq/d' -e '/flanneld forward/d' <<<"$rules"
+    sed -e '/^-A/!d' -e '/flanneld masq/d' -e '/flanneld forward/d' -e '/[ -]CNI-HOSTPORT-/d' <<<"$rules"
 }

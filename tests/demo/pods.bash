@@ -3,7 +3,12 @@
 
 # Plays the container runtime: cnitool on the pod's node, which knows the pod by its namespace.
 cni() { # cni POD VERB NETWORK INTERFACE
-    CNI_IFNAME=$4 on "${node_of[$1]}" "$CNITOOL" "$2" "$3" "/run/netns/$1"
+    CNI_IFNAME=$4 CAP_ARGS=$(capabilities "$1") on "${node_of[$1]}" "$CNITOOL" "$2" "$3" "/run/netns/$1"
+}
+
+capabilities() { # capabilities POD: what a runtime passes on from the pod's definition
+    [[ -z ${host_port[$1]:-} ]] ||
+        echo "{\"portMappings\": [{\"hostPort\": ${host_port[$1]}, \"containerPort\": 8080, \"protocol\": \"tcp\"}]}"
 }
 
 add_pod() { # add_pod POD

@@ -41,10 +41,11 @@ address_to_reach() { # address_to_reach NAMESPACE
 }
 
 # Passes if the server in TO sees a client in FROM under the address that DEVICE has in OWNER.
-check_seen_as() { # check_seen_as FROM TO OWNER DEVICE
-    local expected said what
+check_seen_as() { # check_seen_as FROM TO[:PORT] OWNER DEVICE
+    local expected said what to=${2%:*} port=8080
+    [[ $2 != *:* ]] || port=${2#*:}
     expected=$(address_of "$3" "$4")
-    said=$(answer "$1" "$(address_to_reach "$2")" 8080) || true
+    said=$(answer "$1" "$(address_to_reach "$to")" "$port") || true
     what="$(name "$1" -8) → $(name "$2" -10) as $(printf '%-15s' "$said") $(name "$3" 0)'s $4"
     if [[ $said == "$expected" ]]; then pass "$what"; else fail "$what" "should be $expected"; fi
 }

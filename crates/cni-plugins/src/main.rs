@@ -13,6 +13,7 @@ static PLUGINS: &Registry = &[
     ("flannel", &flannel::Flannel),
     ("host-local", &host_local::HostLocal),
     ("loopback", &loopback::Loopback),
+    ("portmap", &portmap::Portmap),
 ];
 
 fn main() -> ExitCode {
