@@ -15,18 +15,19 @@ mod spoof;
 
 use std::path::Path;
 
-use cni_net::{At, Link, Net, Netns, Step};
+use cni_net::{Address, At, Link, Net, Netns, Step};
 use cni_plugin::{Call, Lease, Plugin};
 use cni_spec::conf::{CommonConf, ValidAttachment};
 use cni_spec::request::Command;
 use cni_spec::{Attachment, Code, Failure, Interface, Success};
+use ipnetwork::IpNetwork;
 use serde_json::Value;
 
 use crate::check::Observed;
 use crate::config::{Config, Wire};
 use crate::error::Error;
 use crate::gateway::Addressing;
-use crate::masquerade::Owner;
+use crate::masquerade::{Owner, Stale};
 use crate::names::Names;
 use crate::seen::Seen;
 
@@ -222,25 +223,18 @@ fn del(call: &Call<'_>, attachment: &Attachment, config: &Config) -> Result<(), 
             })?,
         None => None,
     };
-    let mut addresses = Vec::new();
-    if let (Some(net), Some(link), true) = (&net, &link, config.masquerade) {
-        let found = net
-            .addresses(At::Container, link.index)
-            .map_err(|error| Error::Lookup {
-                link: link.name.clone(),
-                error,
-            })?;
-        addresses.extend(
-            found
-                .into_iter()
-                .map(|it| it.address)
-                .filter(|it| is_global(it.ip())),
-        );
-    }
-
     // The rules go while the kernel takes the link apart: both mostly wait.
-    let removing = (config.masquerade && config.ipam.is_some())
-        .then(|| masquerade::start_del(&owner, &addresses));
+    let masqueraded = config.masquerade && config.ipam.is_some();
+    let (own, others) = match &net {
+        Some(net) if masqueraded => addresses_of(net, link.as_ref())?,
+        Some(_) | None => (Vec::new(), Vec::new()),
+    };
+    let stale = if own.is_empty() {
+        Stale::AllBut(&others)
+    } else {
+        Stale::Only(&own)
+    };
+    let removing = masqueraded.then(|| masquerade::start_del(&owner, stale));
     let unchecking = config.mac_spoof_check.then(|| spoof::start_del(&owner));
     let mut failures = Vec::new();
     let gone = match (&net, link) {
@@ -308,6 +302,26 @@ fn check(call: &Call<'_>, attachment: &Attachment, config: &Config) -> Result<()
     }
     check::compare(&prev, config, ifname, &attachment.netns_text(), &seen).map_err(Error::Check)?;
     Ok(())
+}
+
+/// The addresses of a link of the container, and those of its other links, as far as they could be masqueraded.
+fn addresses_of(net: &Net, link: Option<&Link>) -> Result<(Vec<IpNetwork>, Vec<IpNetwork>), Error> {
+    let global = |found: Vec<Address>| -> Vec<IpNetwork> {
+        let addresses = found.into_iter().map(|it| it.address);
+        addresses.filter(|it| is_global(it.ip())).collect()
+    };
+    let lookup = |error| Error::Lookup {
+        link: link.map(|link| link.name.clone()).unwrap_or_default(),
+        error,
+    };
+    let own = match link {
+        Some(link) => global(net.addresses(At::Container, link.index).map_err(lookup)?),
+        None => Vec::new(),
+    };
+    if !own.is_empty() {
+        return Ok((own, Vec::new()));
+    }
+    Ok((own, global(net.container_addresses().map_err(lookup)?)))
 }
 
 /// The host end of an attachment whose namespace is gone but, held by somebody, not yet dead.

@@ -92,7 +92,7 @@ pub(crate) enum MasqueradeError {
 
 /// Which addresses' rules are to go.
 #[derive(Clone, Copy, Debug)]
-enum Stale<'a> {
+pub(crate) enum Stale<'a> {
     /// These.
     Only(&'a [IpNetwork]),
     /// All that the container has on the network except these: nobody knows any more which its interface had.
@@ -280,14 +280,8 @@ impl Drop for Installed<'_> {
 
 /// Starts removing the attachment's rules, of whichever backend; does not wait.
 ///
-/// Without addresses, all that the container has on the network is removed: the rules of `iptables` do not tell its
-/// interfaces apart.
-pub(crate) fn start_del<'a>(owner: &Owner<'a>, addresses: &'a [IpNetwork]) -> Removing<'a> {
-    let stale = if addresses.is_empty() {
-        Stale::AllBut(&[])
-    } else {
-        Stale::Only(addresses)
-    };
+/// The rules of `iptables` do not tell a container's interfaces apart, hence `stale`.
+pub(crate) fn start_del<'a>(owner: &Owner<'a>, stale: Stale<'a>) -> Removing<'a> {
     start_del_with(Tools::system(), owner, stale)
 }
 

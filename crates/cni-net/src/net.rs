@@ -147,6 +147,12 @@ impl Net {
         })
     }
 
+    /// The addresses of all links of the container, IPv4 first.
+    pub fn container_addresses(&self) -> Result<Vec<Address>, KernelError> {
+        const ANY_LINK: u32 = 0;
+        self.addresses(At::Container, ANY_LINK)
+    }
+
     /// The unicast routes of the container's main table.
     pub fn routes(&self) -> Result<Vec<InstalledRoute>, KernelError> {
         let request = |family| {
@@ -301,7 +307,7 @@ fn link_named(name: &str) -> LinkMessage {
 async fn take_addresses(index: u32, answers: Answers) -> Result<Vec<Address>, KernelError> {
     let answers = collect(answers).await?;
     let on_link = answers.iter().filter_map(|answer| match answer {
-        RouteNetlinkMessage::NewAddress(message) if message.header.index == index => {
+        RouteNetlinkMessage::NewAddress(message) if index == 0 || message.header.index == index => {
             Address::of(message)
         }
         _ => None,
