@@ -111,6 +111,9 @@ fn a_plugin_leaves_its_own_namespace_alone() {
         }
         assert_eq!(call("ADD").conf(&conf("1.0.0")).run().fails(msg).code, 8);
         assert!(node.links().is_empty(), "{plugin} acted before it refused");
+        // What has become the node's own namespace is the container's no more, so DEL looks into none.
+        let gone = call("DEL").conf(&conf("1.0.0")).run();
+        assert!(gone.status.success(), "{}", gone.status);
         let overridden = call("ADD")
             .env("CNI_NETNS_OVERRIDE", "1")
             .conf(&conf("1.0.0"))

@@ -190,8 +190,12 @@ impl Config {
         if self.bridge.is_empty() {
             return Err(Error::BridgeNameEmpty);
         }
-        if IfName::new(&self.bridge).is_err() {
+        // The kernel would make `br0` of `br%d`.
+        if IfName::new(&self.bridge).is_err() || self.bridge.contains('%') {
             return Err(Error::BridgeName(self.bridge.clone()));
+        }
+        if self.is_gateway && IfName::new(&self.gateway_device()).is_err() {
+            return Err(Error::BridgeName(self.gateway_device()));
         }
         self.mac_bytes().map(drop)
     }
@@ -372,7 +376,7 @@ mod tests {
             refused(json!({ "bridge": "" })),
             "failed to create bridge \"\": could not add \"\": LinkAttrs.Name cannot be empty"
         );
-        for name in ["../../x", "a b", "1234567890123456", "a\u{0}b"] {
+        for name in ["../../x", "a b", "1234567890123456", "a\u{0}b", "br%d"] {
             assert!(refused(json!({ "bridge": name })).starts_with("failed to create bridge "));
         }
         assert_eq!(

@@ -60,6 +60,8 @@ pub(crate) enum Error {
     Socket(io::Error),
     #[error("container veth name ({}) peer provided ({}) already exists", quote::quoted(.container), quote::quoted(.host))]
     InterfaceExists { container: String, host: String },
+    #[error("failed to make veth pair: interface name {} is a pattern", quote::quoted(.0))]
+    InterfaceName(String),
     #[error("failed to find a unique veth name")]
     NoFreeName,
     #[error("IPAM plugin returned missing IP config")]
@@ -288,7 +290,7 @@ impl Coded for Error {
             | Error::RouteField { .. }
             | Error::PrevResult(_)
             | Error::PrevResultMissing => Code::INVALID_CONFIG,
-            Error::Args(_) => Code::INVALID_ENVIRONMENT,
+            Error::Args(_) | Error::InterfaceName(_) => Code::INVALID_ENVIRONMENT,
             Error::OpenNetns { .. } | Error::EnterNetns { .. } | Error::Netns(_) => {
                 Code::INVALID_NETNS
             }
@@ -328,8 +330,14 @@ impl Coded for Error {
                 let explanation = error
                     .explanation()
                     .map(|text| format!("the kernel says: {text}; "));
+                let removing = matches!(*error.step, Step::DelLink { .. });
+                let undone = if removing {
+                    ""
+                } else {
+                    "; of this attachment nothing is left"
+                };
                 Some(format!(
-                    "{}at step `{}`; what was begun has been undone",
+                    "{}at step `{}`{undone}",
                     explanation.unwrap_or_default(),
                     error.step
                 ))

@@ -22,6 +22,10 @@ pub(crate) fn admit(config: &Config, seen: &Seen, names: &Names) -> Result<(), E
     {
         return Err(Error::NotABridge(config.bridge.clone()));
     }
+    // The kernel would make `eth0` of `eth%d`, and nobody would find it.
+    if names.container.contains('%') {
+        return Err(Error::InterfaceName(names.container.clone()));
+    }
     if seen.container_link {
         return Err(Error::InterfaceExists {
             container: names.container.clone(),

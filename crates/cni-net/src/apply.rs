@@ -22,7 +22,7 @@ use nix::errno::Errno;
 use rtnetlink::MulticastGroup;
 
 use crate::link::OperState;
-use crate::net::{Answers, Net, collect};
+use crate::net::{Answers, Net, acknowledged};
 use crate::step::{At, BridgePort, Step, Veth, WantedRoute};
 use crate::{KernelError, sysctl};
 
@@ -111,10 +111,13 @@ impl Applied<'_> {
             Ok(()) => Ok(()),
             Err((at, reason)) => {
                 let mut trace = lines(&self.trace[..start]);
+                // What was sent before the answer to the failed step came may have been done.
+                let sent = self.trace.len() - start;
                 for (position, step) in plan.iter().enumerate() {
                     let mark = match position.cmp(&at) {
                         std::cmp::Ordering::Less => "done    ",
                         std::cmp::Ordering::Equal => "FAILED  ",
+                        std::cmp::Ordering::Greater if position < sent => "sent    ",
                         std::cmp::Ordering::Greater => "not done",
                     };
                     let _ = write!(trace, "{mark} {step}");
@@ -218,7 +221,7 @@ impl Net {
                         .send(step)
                         .await
                         .map_err(|error| failed(error.into()))?;
-                    accept(step, collect(answers).await.map(drop))
+                    accept(step, acknowledged(answers).await)
                         .map_err(|error| failed(error.into()))?;
                     undo.extend(step.undo());
                     if let Step::DelLink { at, link } = step {
@@ -273,7 +276,7 @@ impl Net {
         sent: &mut Vec<(usize, Answers)>,
     ) -> Result<(), (usize, Reason)> {
         for (position, answers) in sent.drain(..) {
-            accept(&plan[position], collect(answers).await.map(drop))
+            accept(&plan[position], acknowledged(answers).await)
                 .map_err(|error| (position, error.into()))?;
         }
         Ok(())
@@ -490,6 +493,7 @@ fn accept(step: &Step, outcome: Result<(), KernelError>) -> Result<(), KernelErr
     let Err(error) = outcome else { return Ok(()) };
     let fine = match step {
         Step::AddBridge { .. } | Step::AddAddress { at: At::Host, .. } => error.is(Errno::EEXIST),
+        Step::AddVeth(veth) if veth.peer_at == At::Host => error.is(Errno::EEXIST),
         Step::DelLink { .. } => error.is(Errno::ENODEV),
         Step::DelAddress { .. } => error.is(Errno::EADDRNOTAVAIL),
         Step::DelVlan { .. } => error.is(Errno::ENOENT),

@@ -336,23 +336,45 @@ fn route_socket(
 }
 
 fn connect(runtime: &Runtime, socket: TokioSocket) -> Handle {
-    let (connection, handle, _) = rtnetlink::from_socket(socket);
+    let (mut connection, handle, _) = rtnetlink::from_socket(socket);
+    // Else an acknowledgement and a connection that broke off look the same.
+    connection.set_forward_ack(true);
     runtime.spawn(connection);
     handle
 }
 
-/// All answers to one request, or the kernel's refusal.
+/// All answers to one question, or the kernel's refusal.
 pub(crate) async fn collect(mut answers: Answers) -> Result<Vec<RouteNetlinkMessage>, KernelError> {
     let mut found = Vec::new();
     while let Some(message) = answers.next().await {
-        match message.payload {
-            NetlinkPayload::InnerMessage(inner) => found.push(inner),
-            NetlinkPayload::Error(error) if error.code.is_some() => {
-                return Err(KernelError::from_message(&error));
-            }
-            NetlinkPayload::Overrun(_) => return Err(KernelError::from_errno(Errno::ENOBUFS)),
-            _ => {}
-        }
+        found.extend(content(message.payload)?);
     }
     Ok(found)
+}
+
+/// The kernel's word that a command was done. A connection that broke off is no such word.
+pub(crate) async fn acknowledged(mut answers: Answers) -> Result<(), KernelError> {
+    let mut done = false;
+    while let Some(message) = answers.next().await {
+        done |= content(message.payload)?.is_none();
+    }
+    if done {
+        Ok(())
+    } else {
+        Err(KernelError::from_errno(Errno::ECONNRESET))
+    }
+}
+
+/// What an answer holds: `None` for an acknowledgement.
+fn content(
+    payload: NetlinkPayload<RouteNetlinkMessage>,
+) -> Result<Option<RouteNetlinkMessage>, KernelError> {
+    match payload {
+        NetlinkPayload::InnerMessage(inner) => Ok(Some(inner)),
+        NetlinkPayload::Error(error) if error.code.is_some() => {
+            Err(KernelError::from_message(&error))
+        }
+        NetlinkPayload::Overrun(_) => Err(KernelError::from_errno(Errno::ENOBUFS)),
+        _ => Ok(None),
+    }
 }

@@ -84,7 +84,8 @@ pub enum Step {
         /// Look at VLAN tags?
         vlan_filtering: bool,
     },
-    /// Makes a veth pair. Undone by deleting it.
+    /// Makes a veth pair. One into a container is that container's own, and undone by deleting it; one whose ends both
+    /// stay on the node is shared, and good if it is there already.
     AddVeth(Veth),
     /// Sets a link up.
     SetUp {
@@ -192,11 +193,12 @@ impl Step {
     /// What takes this step back; `None` if nothing has to be, or if others use the result too.
     pub fn undo(&self) -> Option<Step> {
         match self {
-            Step::AddVeth(veth) => Some(Step::DelLink {
+            Step::AddVeth(veth) if veth.peer_at == At::Container => Some(Step::DelLink {
                 at: At::Host,
                 link: veth.host.clone(),
             }),
-            Step::AddBridge { .. }
+            Step::AddVeth(_)
+            | Step::AddBridge { .. }
             | Step::SetUp { .. }
             | Step::SetDown { .. }
             | Step::SetPromiscuous { .. }

@@ -78,6 +78,18 @@ fn verb(
 ) -> Result<Vec<u8>, Failure> {
     let variables = environment.variables();
     variables.check()?;
+    let without_netns;
+    let (environment, variables) = if variables.command == Command::Del.as_str()
+        && is_own_netns(environment, &variables.netns)?
+    {
+        // The container has died and its process id is somebody else's now: there is no namespace to look into, but
+        // all else that is left can be freed.
+        stderr.extend_from_slice(OWN_NETNS_ON_DEL.as_bytes());
+        without_netns = environment.without("CNI_NETNS");
+        (&without_netns, without_netns.variables())
+    } else {
+        (environment, variables)
+    };
     let mut text = Vec::new();
     stdin.read_to_end(&mut text).map_err(|error| {
         Failure::new(
@@ -109,12 +121,9 @@ fn verb(
             let result = plugin.add(&call, &variables.attachment()?)?;
             Ok(json::to_pretty(&result))
         }
-        Command::Del => {
-            refuse_own_netns(environment, &variables.netns)?;
-            plugin
-                .del(&call, &variables.attachment()?)
-                .map(|()| Vec::new())
-        }
+        Command::Del => plugin
+            .del(&call, &variables.attachment()?)
+            .map(|()| Vec::new()),
         Command::Check => plugin
             .check(&call, &variables.attachment()?)
             .map(|()| Vec::new()),
@@ -211,26 +220,34 @@ fn conf_version(plugin: &dyn Plugin, command: Command, conf: &Value) -> Result<V
         .ok_or_else(|| Failure::new(Code::INCOMPATIBLE_VERSION, "incompatible CNI versions"))
 }
 
+const OWN_NETNS_ON_DEL: &str =
+    "DEL: CNI_NETNS is the node's own network namespace, so no interface was looked for\n";
+
 /// Code 8 if the namespace is the one this process is in: nothing good can come of attaching a node to itself.
 ///
 /// The reference looks only after the work is done, and prints its result and this error both.
 fn refuse_own_netns(environment: &Environment, netns: &str) -> Result<(), Failure> {
-    if environment.netns_override() || netns.is_empty() {
+    if !is_own_netns(environment, netns)? {
         return Ok(());
     }
+    let msg = "plugin's netns and netns from CNI_NETNS should not be the same";
+    Err(Failure::new(Code::INVALID_NETNS, msg).with_details(format!(
+        "`{netns}` is the node's own network namespace; nothing was changed"
+    )))
+}
+
+/// Is the path the namespace that this process is in, and is that not asked for?
+fn is_own_netns(environment: &Environment, netns: &str) -> Result<bool, Failure> {
+    if environment.netns_override() || netns.is_empty() {
+        return Ok(false);
+    }
     let Ok(theirs) = fs::metadata(netns) else {
-        return Ok(());
+        return Ok(false);
     };
     let own = fs::metadata(Path::new("/proc/self/ns/net")).map_err(|error| {
         Failure::new(Code::INVALID_NETNS, "get plugin's netns failed").with_details(os_text(&error))
     })?;
-    if (own.dev(), own.ino()) == (theirs.dev(), theirs.ino()) {
-        let msg = "plugin's netns and netns from CNI_NETNS should not be the same";
-        return Err(Failure::new(Code::INVALID_NETNS, msg).with_details(format!(
-            "`{netns}` is the node's own network namespace; nothing was changed"
-        )));
-    }
-    Ok(())
+    Ok((own.dev(), own.ino()) == (theirs.dev(), theirs.ino()))
 }
 
 fn panicked(panic: &(dyn Any + Send)) -> Failure {

@@ -31,6 +31,13 @@ impl Environment {
         Environment(variables)
     }
 
+    /// The same environment without a variable.
+    pub(crate) fn without(&self, name: &str) -> Environment {
+        let mut variables = self.0.clone();
+        variables.remove(OsStr::new(name));
+        Environment(variables)
+    }
+
     /// All variables.
     pub fn iter(&self) -> impl Iterator<Item = (&OsString, &OsString)> {
         self.0.iter()

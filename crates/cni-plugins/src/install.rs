@@ -15,6 +15,8 @@ pub(crate) struct InstallError {
     doing: &'static str,
     path: PathBuf,
     error: io::Error,
+    /// What has become of the programs that were there.
+    outcome: &'static str,
 }
 
 /// Installs `program` into `folder` under each of `names`, all of them links to one file.
@@ -35,8 +37,12 @@ pub(crate) fn install(program: &Path, folder: &Path, names: &[&str]) -> Result<(
         stage(program, folder, &staging, names).and_then(|()| replace(folder, &staging, names));
     let swept = remove_all(&staging);
     done?;
-    swept?;
-    target.sync_all().map_err(failed("write", folder))
+    swept
+        .and_then(|()| target.sync_all().map_err(failed("write", folder)))
+        .map_err(|error| InstallError {
+            outcome: "all programs were replaced",
+            ..error
+        })
 }
 
 /// Prepares the new links, and second links to what they will replace.
@@ -79,16 +85,19 @@ fn replace(folder: &Path, staging: &Path, names: &[&str]) -> Result<(), InstallE
     for (position, name) in names.iter().enumerate() {
         let (new, current) = (staging.join("new").join(name), folder.join(name));
         if let Err(error) = fs::rename(&new, &current) {
+            let mut error = failed("replace", &current)(error);
             for name in &names[..position] {
                 let (old, current) = (staging.join("old").join(name), folder.join(name));
-                // The error that brought us here is the one to report.
-                let _ = if old.exists() {
+                let back = if old.exists() {
                     fs::rename(old, current)
                 } else {
                     fs::remove_file(current)
                 };
+                if back.is_err() {
+                    error.outcome = "some programs were replaced and could not be put back";
+                }
             }
-            return Err(failed("replace", &current)(error));
+            return Err(error);
         }
     }
     Ok(())
@@ -103,17 +112,23 @@ fn remove_all(staging: &Path) -> Result<(), InstallError> {
 
 fn failed(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> InstallError {
     let path = path.to_owned();
-    move |error| InstallError { doing, path, error }
+    move |error| InstallError {
+        doing,
+        path,
+        error,
+        outcome: "nothing was replaced",
+    }
 }
 
 impl fmt::Display for InstallError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "cannot {} {}: {}; nothing was replaced",
+            "cannot {} {}: {}; {}",
             self.doing,
             self.path.display(),
-            self.error
+            self.error,
+            self.outcome
         )
     }
 }

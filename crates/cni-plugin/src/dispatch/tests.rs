@@ -282,6 +282,20 @@ fn the_nodes_own_namespace_is_refused_before_any_work() {
     };
     let (outcome, calls) = own(None);
     assert_eq!((error(&outcome).0, calls), (8, 0));
+    let del = Environment::from_iter([
+        ("CNI_COMMAND", "DEL"),
+        ("CNI_CONTAINERID", "some-id"),
+        ("CNI_NETNS", "/proc/self/ns/net"),
+        ("CNI_IFNAME", "eth0"),
+        ("CNI_PATH", "/some/path"),
+    ]);
+    let plugin = Recorder::default();
+    assert!(!dispatch(&plugin, &[], &del, &mut CONF.as_bytes()).failed);
+    let seen = plugin.calls.lock().unwrap()[0].clone();
+    assert!(
+        seen.starts_with("DEL some-id  eth0"),
+        "without the namespace: {seen}"
+    );
     for text in ["1", "true", "TRUE"] {
         assert_eq!(own(Some(("CNI_NETNS_OVERRIDE", text))).1, 1);
     }
