@@ -264,15 +264,6 @@ pub const DIFFERENCES: &[Difference] = &[
         },
     },
     Difference {
-        id: "folders below",
-        reason: "leases are the files of the network's folder, while the reference also searches folders below, where \
-                 nobody writes and no index would notice",
-        explains: |it| {
-            let below = "store networks/net/sub/ ";
-            it.plugin == "host-local" && it.other.iter().any(|it| it.starts_with(below))
-        },
-    },
-    Difference {
         id: "DEL without namespace",
         reason: "the host's end is found by its name, so that it goes, and the rules, also when nobody knows the namespace",
         explains: |it| it.history.without_netns && it.is_left_or_its_bridge(),

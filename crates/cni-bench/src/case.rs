@@ -6,6 +6,8 @@ use std::{fs, io};
 
 use serde_json::{Value, json};
 
+use crate::report::Verb;
+
 /// A kind of network.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Network {
@@ -21,6 +23,12 @@ pub(crate) enum Network {
     Flannel,
     /// `loopback`.
     Loopback,
+    /// `portmap` with one port, by iptables as it chooses, behind an attachment that is not measured.
+    Portmap,
+    /// The same without a port: there is nothing to do.
+    PortmapWithoutPorts,
+    /// The list that flannel ships, `flannel` and then `portmap`, with one port.
+    Conflist,
 }
 
 /// The leases that lie in the store before anything is measured.
@@ -59,7 +67,8 @@ pub(crate) struct Case {
     pub(crate) network: Network,
     pub(crate) shape: Shape,
     pub(crate) settings: Vec<Setting>,
-    pub(crate) has_floor: bool,
+    /// What of it the floor does too.
+    pub(crate) floor: &'static [Verb],
     /// How long it may take, unless told otherwise.
     pub(crate) budget: Duration,
 }
@@ -72,22 +81,31 @@ pub(crate) fn all() -> Vec<Case> {
         network,
         shape: Shape::InTurn,
         settings: vec![setting("", Leases::Consecutive(0), 1)],
-        has_floor: matches!(network, Network::Bridge | Network::Flannel),
+        floor: match network {
+            Network::Bridge | Network::Flannel => &[Verb::Start, Verb::Add, Verb::Del],
+            Network::PortmapWithoutPorts => &[Verb::Start],
+            Network::DualStack
+            | Network::IptablesMasquerade
+            | Network::NftablesMasquerade
+            | Network::Loopback
+            | Network::Portmap
+            | Network::Conflist => &[],
+        },
         budget: Duration::from_secs(seconds),
     };
     vec![
-        one("bridge", "bridge + host-local", Network::Bridge, 50),
+        one("bridge", "bridge + host-local", Network::Bridge, 40),
         one(
             "flannel",
             "flannel -> bridge -> host-local",
             Network::Flannel,
-            50,
+            40,
         ),
         one(
             "ipmasq-iptables",
             "bridge + host-local, ipMasq by iptables",
             Network::IptablesMasquerade,
-            45,
+            35,
         ),
         one(
             "ipmasq-nftables",
@@ -99,9 +117,27 @@ pub(crate) fn all() -> Vec<Case> {
             "dual-stack",
             "bridge + host-local, IPv4 and IPv6",
             Network::DualStack,
+            20,
+        ),
+        one("loopback", "loopback", Network::Loopback, 5),
+        one(
+            "portmap",
+            "portmap, one port by iptables",
+            Network::Portmap,
+            30,
+        ),
+        one(
+            "portmap-no-ports",
+            "portmap without ports",
+            Network::PortmapWithoutPorts,
+            10,
+        ),
+        one(
+            "conflist",
+            "flannel -> bridge -> host-local, then portmap with one port",
+            Network::Conflist,
             35,
         ),
-        one("loopback", "loopback", Network::Loopback, 10),
         Case {
             settings: vec![
                 setting(NO_LEASES, Leases::Consecutive(0), 1),
@@ -110,12 +146,12 @@ pub(crate) fn all() -> Vec<Case> {
                 setting(MANY_LEASES, Leases::Consecutive(20_000), 1),
                 setting(NEARLY_FULL, Leases::NearlyAll, 1),
             ],
-            has_floor: false,
+            floor: &[],
             ..one(
                 "leases",
                 "bridge + host-local, by leases in the store",
                 Network::Bridge,
-                130,
+                80,
             )
         },
         Case {
@@ -129,7 +165,7 @@ pub(crate) fn all() -> Vec<Case> {
                 "at-once",
                 "bridge + host-local, many pods at once",
                 Network::Bridge,
-                90,
+                60,
             )
         },
     ]
@@ -155,6 +191,8 @@ impl Network {
         match self {
             Network::Flannel => &["flannel", "bridge", "host-local"],
             Network::Loopback => &["loopback"],
+            Network::Portmap | Network::PortmapWithoutPorts => &["portmap"],
+            Network::Conflist => &["flannel", "bridge", "host-local", "portmap"],
             Network::Bridge
             | Network::DualStack
             | Network::IptablesMasquerade
@@ -170,16 +208,59 @@ impl Network {
             | Network::DualStack
             | Network::IptablesMasquerade
             | Network::NftablesMasquerade
-            | Network::Flannel => "eth0",
+            | Network::Flannel
+            | Network::Portmap
+            | Network::PortmapWithoutPorts
+            | Network::Conflist => "eth0",
         }
     }
 
-    /// The configuration of the network with this number (its second byte), with all its files below `data`.
-    pub(crate) fn conf(self, number: u8, data: &Path) -> io::Result<Value> {
+    /// The configurations that a runtime runs through for the network with this number (its second byte), with all
+    /// files below `data`.
+    pub(crate) fn confs(self, number: u8, data: &Path) -> io::Result<Vec<Value>> {
+        Ok(match self {
+            Network::Portmap => vec![portmap(number, &[PORT])],
+            Network::PortmapWithoutPorts => vec![portmap(number, &[])],
+            Network::Conflist => vec![flannel(number, data)?, portmap(number, &[PORT])],
+            Network::Flannel => vec![flannel(number, data)?],
+            Network::Loopback => {
+                vec![
+                    json!({ "cniVersion": "1.0.0", "name": network_name(number), "type": "loopback" }),
+                ]
+            }
+            Network::Bridge
+            | Network::DualStack
+            | Network::IptablesMasquerade
+            | Network::NftablesMasquerade => vec![self.bridge(number, data)],
+        })
+    }
+
+    /// The result that the first plugin's ADD is handed; `None` where it comes first. It tells of `pod`, and is true of
+    /// the node once that has the bridge of the network.
+    pub(crate) fn result_before(self, number: u8, pod: &str) -> Option<Value> {
+        matches!(self, Network::Portmap | Network::PortmapWithoutPorts).then(|| {
+            json!({
+                "cniVersion": "1.0.0",
+                "interfaces": [
+                    { "name": bridge_name(number) },
+                    { "name": "veth0" },
+                    { "name": "eth0", "sandbox": pod },
+                ],
+                "ips": [{
+                    "address": format!("10.{number}.0.2/16"),
+                    "gateway": gateway(number),
+                    "interface": 2,
+                }],
+                "routes": [{ "dst": "0.0.0.0/0", "gw": gateway(number) }],
+            })
+        })
+    }
+
+    fn bridge(self, number: u8, data: &Path) -> Value {
         let mut ranges = vec![json!([{ "subnet": format!("10.{number}.0.0/16") }])];
         let mut routes = vec![
             json!({ "dst": "0.0.0.0/0" }),
-            json!({ "dst": "10.0.0.0/8", "gw": format!("10.{number}.0.1") }),
+            json!({ "dst": "10.0.0.0/8", "gw": gateway(number) }),
         ];
         if self == Network::DualStack {
             ranges.push(json!([{ "subnet": format!("fd00:{number}::/64") }]));
@@ -195,37 +276,52 @@ impl Network {
             "ipam": { "type": "host-local", "dataDir": data, "ranges": ranges, "routes": routes },
         });
         match self {
-            Network::Bridge | Network::DualStack => {}
             Network::IptablesMasquerade => conf["ipMasq"] = true.into(),
             Network::NftablesMasquerade => {
                 conf["ipMasq"] = true.into();
                 conf["ipMasqBackend"] = "nftables".into();
             }
-            Network::Flannel => {
-                let subnet_file = data.join(format!("subnet-{number}.env"));
-                let subnet = format!("FLANNEL_SUBNET=10.{number}.0.1/16");
-                fs::write(
-                    &subnet_file,
-                    format!(
-                        "FLANNEL_NETWORK=10.0.0.0/8\n{subnet}\nFLANNEL_MTU=1450\nFLANNEL_IPMASQ=true\n"
-                    ),
-                )?;
-                conf = json!({
-                    "cniVersion": "1.0.0",
-                    "name": network_name(number),
-                    "type": "flannel",
-                    "subnetFile": subnet_file,
-                    "dataDir": data.join("flannel"),
-                    "ipam": { "dataDir": data },
-                    "delegate": { "bridge": bridge_name(number), "hairpinMode": true, "isDefaultGateway": true },
-                });
-            }
-            Network::Loopback => {
-                conf = json!({ "cniVersion": "1.0.0", "name": network_name(number), "type": "loopback" })
-            }
+            Network::Bridge
+            | Network::DualStack
+            | Network::Flannel
+            | Network::Loopback
+            | Network::Portmap
+            | Network::PortmapWithoutPorts
+            | Network::Conflist => {}
         }
-        Ok(conf)
+        conf
     }
+}
+
+/// The port of the node that is forwarded, and the pod's.
+const PORT: (u16, u16) = (8080, 80);
+
+fn flannel(number: u8, data: &Path) -> io::Result<Value> {
+    let subnet_file = data.join(format!("subnet-{number}.env"));
+    let subnet = format!("FLANNEL_SUBNET={}/16", gateway(number));
+    fs::write(
+        &subnet_file,
+        format!("FLANNEL_NETWORK=10.0.0.0/8\n{subnet}\nFLANNEL_MTU=1450\nFLANNEL_IPMASQ=true\n"),
+    )?;
+    Ok(json!({
+        "cniVersion": "1.0.0",
+        "name": network_name(number),
+        "type": "flannel",
+        "subnetFile": subnet_file,
+        "dataDir": data.join("flannel"),
+        "ipam": { "dataDir": data },
+        "delegate": { "bridge": bridge_name(number), "hairpinMode": true, "isDefaultGateway": true },
+    }))
+}
+
+fn portmap(number: u8, ports: &[(u16, u16)]) -> Value {
+    let mapping = |(host, pod): &(u16, u16)| json!({ "hostPort": host, "containerPort": pod, "protocol": "tcp" });
+    json!({
+        "cniVersion": "1.0.0",
+        "name": network_name(number),
+        "type": "portmap",
+        "runtimeConfig": { "portMappings": ports.iter().map(mapping).collect::<Vec<_>>() },
+    })
 }
 
 /// The name of the network with this number.
@@ -233,6 +329,54 @@ pub(crate) fn network_name(number: u8) -> String {
     format!("bench-{number}")
 }
 
-fn bridge_name(number: u8) -> String {
+/// The bridge's address in it.
+pub(crate) fn gateway(number: u8) -> String {
+    format!("10.{number}.0.1")
+}
+
+pub(crate) fn bridge_name(number: u8) -> String {
     format!("bench{number}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_conflist_is_flannel_then_portmap_with_a_port() {
+        let data = tempfile::tempdir().unwrap();
+        let confs = Network::Conflist.confs(9, data.path()).unwrap();
+        assert_eq!(confs.len(), 2);
+        assert_eq!(confs[0]["type"], "flannel");
+        assert_eq!(
+            confs[1],
+            json!({
+                "cniVersion": "1.0.0",
+                "name": "bench-9",
+                "type": "portmap",
+                "runtimeConfig": {
+                    "portMappings": [{ "hostPort": 8080, "containerPort": 80, "protocol": "tcp" }],
+                },
+            })
+        );
+        assert_eq!(
+            fs::read_to_string(data.path().join("subnet-9.env")).unwrap(),
+            "FLANNEL_NETWORK=10.0.0.0/8\nFLANNEL_SUBNET=10.9.0.1/16\nFLANNEL_MTU=1450\nFLANNEL_IPMASQ=true\n"
+        );
+    }
+
+    #[test]
+    fn portmap_alone_is_handed_the_result_of_an_attachment() {
+        let result = Network::Portmap.result_before(9, "/proc/1/ns/net").unwrap();
+        assert_eq!(result["interfaces"][2]["sandbox"], "/proc/1/ns/net");
+        assert_eq!(result["ips"][0]["address"], "10.9.0.2/16");
+        assert_eq!(Network::Conflist.result_before(9, "/proc/1/ns/net"), None);
+    }
+
+    /// A whole run ends within seven minutes: what the cases need beside their budgets takes less than 45 seconds.
+    #[test]
+    fn the_budgets_leave_45_seconds_of_seven_minutes() {
+        let budgets: Duration = all().iter().map(|case| case.budget).sum();
+        assert!(budgets <= Duration::from_secs(6 * 60 + 15), "{budgets:?}");
+    }
 }

@@ -118,7 +118,10 @@ impl Contender {
     /// Why this one cannot take part; `None` if it can.
     pub(crate) fn obstacle(&self, case: &Case) -> Option<String> {
         if self.role == Role::Floor {
-            return (!case.has_floor).then(|| "the floor is a plain bridge's".to_owned());
+            return case
+                .floor
+                .is_empty()
+                .then(|| "the floor is a plain bridge's".to_owned());
         }
         let missing = case
             .network

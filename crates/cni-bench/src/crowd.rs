@@ -35,7 +35,9 @@ pub(crate) fn measure(
             match contender.obstacle(case) {
                 Some(why) => rows.push(Row::absent(case, setting, contender, why)),
                 None => {
-                    let conf = case.network.conf(node.next_number()?, &node.data)?;
+                    let confs = case.network.confs(node.next_number()?, &node.data)?;
+                    let [conf] = <[Value; 1]>::try_from(confs)
+                        .map_err(|_| "many pods at once have one plugin each")?;
                     crowds.push(Crowd {
                         case,
                         setting,
@@ -52,7 +54,8 @@ pub(crate) fn measure(
     for round in 0.. {
         let over = match arguments.rounds {
             Some(rounds) => round >= rounds,
-            None => round > 0 && start.elapsed() >= budget,
+            // One at least, and no other unless it fits.
+            None => round > 0 && start.elapsed().mul_f64(1.0 + 1.0 / round as f64) > budget,
         };
         if over {
             break;

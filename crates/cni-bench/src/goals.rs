@@ -26,11 +26,23 @@ impl Verdict {
         let (measured, met) = measured.unzip();
         Verdict {
             goal,
-            measured: measured.unwrap_or_else(|| "not measured".to_owned()),
+            measured: measured.unwrap_or_else(|| NOT_MEASURED.to_owned()),
             met,
         }
     }
+
+    /// A figure to know, without a limit.
+    fn figure(goal: &'static str, ratio: Option<f64>) -> Verdict {
+        let measured = ratio.map(|ratio| format!("{ratio:.1} x"));
+        Verdict {
+            met: None,
+            measured: measured.unwrap_or_else(|| NOT_MEASURED.to_owned()),
+            goal,
+        }
+    }
 }
+
+const NOT_MEASURED: &str = "not measured";
 
 /// All goals, in order.
 pub(crate) fn all(report: &Report) -> Vec<Verdict> {
@@ -77,29 +89,40 @@ pub(crate) fn all(report: &Report) -> Vec<Verdict> {
             1.1,
         ),
     ];
-    for (goal, case, verb) in [
+    for (goal, case, verb, limit) in [
         (
             "bridge + host-local CHECK <= start of a process + 2 ms",
             "bridge",
             Verb::Check,
+            2.0,
         ),
         (
             "flannel chain CHECK <= start of a process + 2 ms",
             "flannel",
             Verb::Check,
+            2.0,
         ),
         (
             "bridge + host-local DEL again <= start of a process + 2 ms",
             "bridge",
             Verb::DelAgain,
+            2.0,
         ),
         (
             "flannel chain DEL again <= start of a process + 2 ms",
             "flannel",
             Verb::DelAgain,
+            2.0,
+        ),
+        (
+            "portmap without ports ADD <= start of a process + 1 ms",
+            "portmap-no-ports",
+            Verb::Add,
+            1.0,
         ),
     ] {
-        let above = above_start(case, verb).map(|above| (format!("+ {above:.2} ms"), above <= 2.0));
+        let above =
+            above_start(case, verb).map(|above| (format!("+ {above:.2} ms"), above <= limit));
         goals.push(Verdict::new(goal, above));
     }
     let at_once = report
@@ -121,6 +144,24 @@ pub(crate) fn all(report: &Report) -> Vec<Verdict> {
             "ipMasq (iptables) DEL >= 3 x reference",
             faster("ipmasq-iptables", Verb::Del),
             3.0,
+        ),
+        at_least(
+            "portmap with one port ADD >= 8 x reference",
+            faster("portmap", Verb::Add),
+            8.0,
+        ),
+        at_least(
+            "portmap with one port DEL >= 4 x reference",
+            faster("portmap", Verb::Del),
+            4.0,
+        ),
+        Verdict::figure(
+            "flannel + portmap with one port ADD, against the reference",
+            faster("conflist", Verb::Add),
+        ),
+        Verdict::figure(
+            "flannel + portmap with one port DEL, against the reference",
+            faster("conflist", Verb::Del),
         ),
         at_least(
             "8 ADDs at once, throughput >= 5 x reference",

@@ -63,13 +63,23 @@ impl Node {
             });
         fs::create_dir_all(&data)?;
         output("ip", &["link", "set", "lo", "up"])?;
-        output("ip", &["link", "add", FLOOR_BRIDGE, "up", "type", "bridge"])?;
-        output("ip", &["addr", "add", "10.77.0.1/16", "dev", FLOOR_BRIDGE])?;
-        Ok(Node {
+        let node = Node {
             data,
             _on_disk: folder,
             next_number: Cell::new(FIRST_NUMBER),
-        })
+        };
+        node.add_bridge(FLOOR_BRIDGE, "10.77.0.1")?;
+        Ok(node)
+    }
+
+    /// A bridge with this address, and the network around it.
+    pub(crate) fn add_bridge(&self, name: &str, address: &str) -> Result<(), Failure> {
+        output("ip", &["link", "add", name, "up", "type", "bridge"])?;
+        output(
+            "ip",
+            &["addr", "add", &format!("{address}/16"), "dev", name],
+        )?;
+        Ok(())
     }
 
     /// A number that no other network of this run has.

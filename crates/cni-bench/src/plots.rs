@@ -8,7 +8,7 @@ use crate::statistics::{median, quantile};
 /// All plots that there are figures for, by file name.
 pub(crate) fn all(report: &Report) -> Vec<(&'static str, String)> {
     [
-        ("medians.svg", medians(report), 330.0),
+        ("medians.svg", medians(report), 430.0),
         ("leases.svg", leases(report), 300.0),
         ("latency.svg", latency(report), 300.0),
         ("throughput.svg", throughput(report), 300.0),
@@ -23,6 +23,9 @@ pub(crate) fn all(report: &Report) -> Vec<(&'static str, String)> {
 fn medians(report: &Report) -> Plot {
     // From the bottom up.
     let cases = [
+        ("portmap-no-ports", "no ports"),
+        ("portmap", "portmap"),
+        ("conflist", "conflist"),
         ("loopback", "loopback"),
         ("ipmasq-nftables", "nftables"),
         ("ipmasq-iptables", "iptables"),
@@ -52,7 +55,7 @@ fn medians(report: &Report) -> Plot {
     };
     Plot {
         title: "One call at a time",
-        subtitle: "Median time of a whole process; further left is better".to_owned(),
+        subtitle: "Median time of whole processes; further left is better".to_owned(),
         panels: vec![panel("ADD", Verb::Add), panel("DEL", Verb::Del)],
     }
 }

@@ -27,6 +27,15 @@ pub(crate) struct Traced {
     pub(crate) stdout: Vec<u8>,
 }
 
+impl Traced {
+    /// Counts in a call that came after.
+    pub(crate) fn add(&mut self, next: &Traced) {
+        self.processes += next.processes;
+        self.threads += next.threads;
+        self.kib = self.kib.max(next.kib);
+    }
+}
+
 /// Runs `call` and watches it; memory counts for the programs that `is_plugin` says.
 ///
 /// A shell waits for a first line of input and then becomes the program, so that nothing happens unseen.

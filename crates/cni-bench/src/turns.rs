@@ -1,5 +1,6 @@
 //! One call at a time: the contenders, and what the case varies, take turns.
 
+use std::mem;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
@@ -89,7 +90,14 @@ impl Samples {
 }
 
 /// Runs one call and gives back what it printed.
-type Runner<'r, E> = dyn FnMut(&E, Verb, Call) -> Result<Vec<u8>, Failure> + 'r;
+type Runner<'r, E> = dyn FnMut(&E, Part, Call) -> Result<Vec<u8>, Failure> + 'r;
+
+/// Which call of a round it is: a verb is a call for each plugin of the list.
+#[derive(Clone, Copy)]
+struct Part {
+    verb: Verb,
+    is_last: bool,
+}
 
 /// One contender in one setting.
 struct Entry<'a> {
@@ -97,7 +105,9 @@ struct Entry<'a> {
     setting: &'a Setting,
     contender: &'a Contender,
     pod: Pod,
-    conf: Value,
+    confs: Vec<Value>,
+    /// What the first ADD is handed.
+    result_before: Option<Value>,
     rounds: usize,
     spent: Duration,
     samples: Vec<(Verb, Samples)>,
@@ -115,7 +125,12 @@ impl<'a> Entry<'a> {
         contender: &'a Contender,
     ) -> Result<Entry<'a>, Failure> {
         let number = node.next_number()?;
-        let conf = case.network.conf(number, &node.data)?;
+        let confs = case.network.confs(number, &node.data)?;
+        let pod = node.pod()?;
+        let result_before = case.network.result_before(number, &pod.path());
+        if result_before.is_some() {
+            node.add_bridge(&case::bridge_name(number), &case::gateway(number))?;
+        }
         store::fill(
             &node.data,
             &case::network_name(number),
@@ -123,7 +138,7 @@ impl<'a> Entry<'a> {
             setting.leases,
         )?;
         let verbs = match contender.role {
-            Role::Floor => vec![Verb::Start, Verb::Add, Verb::Del],
+            Role::Floor => case.floor.to_vec(),
             Role::Ours | Role::Executed | Role::Reference | Role::Peer => {
                 vec![
                     Verb::Start,
@@ -138,8 +153,9 @@ impl<'a> Entry<'a> {
             case,
             setting,
             contender,
-            pod: node.pod()?,
-            conf,
+            pod,
+            confs,
+            result_before,
             rounds: 0,
             spent: Duration::ZERO,
             samples: verbs
@@ -154,16 +170,20 @@ impl<'a> Entry<'a> {
 
     fn warm_up(&mut self) {
         let mut no_check = None;
-        let done = self.verbs(&mut |entry, verb, call| {
+        let done = self.verbs(&mut |entry, Part { verb, is_last }, call| {
             let stdout = match call.run() {
                 Ok(done) => done.stdout,
-                // The reference's refuses routes that its own ADD has made; the rest can be compared all the same.
+                // The reference's bridge refuses routes that its own ADD has made, its portmap misses rules for IPv6
+                // where there is only IPv4; the rest can be compared all the same.
                 Err(error) if verb == Verb::Check && !entry.contender.is_ours() => {
                     no_check = Some(error.to_string());
                     Vec::new()
                 }
                 Err(error) => return Err(error),
             };
+            if !is_last {
+                return Ok(stdout);
+            }
             let attached = matches!(verb, Verb::Add | Verb::Check);
             let seen = witness::verify(entry.case.network, &entry.pod, attached);
             seen.map(|()| stdout)
@@ -178,10 +198,13 @@ impl<'a> Entry<'a> {
 
     fn turn(&mut self) {
         let start = Instant::now();
-        let mut times = Vec::new();
-        match self.verbs(&mut |_, _, call| {
+        let (mut times, mut sum) = (Vec::new(), (Duration::ZERO, Duration::ZERO));
+        match self.verbs(&mut |_, part, call| {
             let done = call.run()?;
-            times.push((done.time, done.cpu));
+            sum = (sum.0 + done.time, sum.1 + done.cpu);
+            if part.is_last {
+                times.push(mem::take(&mut sum));
+            }
             Ok(done.stdout)
         }) {
             Ok(()) => {
@@ -205,12 +228,14 @@ impl<'a> Entry<'a> {
         if self.failed.is_some() || !(is_first || self.contender.is_ours()) {
             return;
         }
-        let mut seen = Vec::new();
-        let done = self.verbs(&mut |entry, verb, call| {
+        let (mut seen, mut sum) = (Vec::new(), Traced::default());
+        let done = self.verbs(&mut |entry, part, call| {
             let traced = trace::run(&call, |program| entry.contender.owns(program))?;
-            let stdout = traced.stdout.clone();
-            seen.push((verb, traced));
-            Ok(stdout)
+            sum.add(&traced);
+            if part.is_last {
+                seen.push((part.verb, mem::take(&mut sum)));
+            }
+            Ok(traced.stdout)
         });
         if let Err(error) = done {
             eprintln!("cni-bench: {}: {error}", self.contender.name);
@@ -221,44 +246,77 @@ impl<'a> Entry<'a> {
     /// All verbs in their order, done by `run`, which gives back what the call printed.
     fn verbs(&self, run: &mut Runner<'_, Self>) -> Result<(), Failure> {
         if self.contender.role == Role::Floor {
-            for verb in [Verb::Start, Verb::Add, Verb::Del] {
+            for verb in self.case.floor.iter().copied() {
                 let word = verb.to_string().to_lowercase();
+                let part = Part {
+                    verb,
+                    is_last: true,
+                };
                 run(
                     self,
-                    verb,
+                    part,
                     self.contender.floor_call(&word, &self.pod, "veth-floor"),
                 )?;
             }
             return Ok(());
         }
-        let id = format!("{:064x}", 0xbe9c_0000 + self.rounds);
-        let call = |command: &str, conf: &Value| {
-            self.contender.call(
-                self.case,
-                command,
-                &Attachment {
-                    id: &id,
-                    pod: &self.pod,
-                    conf,
-                },
-            )
-        };
-        run(self, Verb::Start, call("VERSION", &self.conf))?;
-        let result = run(self, Verb::Add, call("ADD", &self.conf))?;
-        // As a runtime does: the result of ADD comes with all that follows.
-        let mut conf = self.conf.clone();
-        conf["prevResult"] = serde_json::from_slice(&result)
-            .map_err(|error| format!("ADD printed no result: {error}"))?;
+        self.start(run)?;
+        // As a runtime does: every plugin's ADD gets the result of the one before, and all that follows the last one's.
+        let result = self.add(run)?;
         for (verb, command) in [
             (Verb::Check, "CHECK"),
             (Verb::Del, "DEL"),
             (Verb::DelAgain, "DEL"),
         ] {
-            if verb != Verb::Check || self.no_check.is_none() {
-                run(self, verb, call(command, &conf))?;
+            if verb == Verb::Check && self.no_check.is_some() {
+                continue;
+            }
+            let mut order: Vec<&Value> = self.confs.iter().collect();
+            if command == "DEL" {
+                order.reverse();
+            }
+            for (part, conf) in parts(verb, order) {
+                run(self, part, self.call(command, conf, Some(&result)))?;
             }
         }
         Ok(())
+    }
+
+    fn start(&self, run: &mut Runner<'_, Self>) -> Result<(), Failure> {
+        for (part, conf) in parts(Verb::Start, self.confs.iter().collect()) {
+            run(self, part, self.call("VERSION", conf, None))?;
+        }
+        Ok(())
+    }
+
+    /// The last plugin's result.
+    fn add(&self, run: &mut Runner<'_, Self>) -> Result<Value, Failure> {
+        let mut result = self.result_before.clone();
+        for (part, conf) in parts(Verb::Add, self.confs.iter().collect()) {
+            let stdout = run(self, part, self.call("ADD", conf, result.as_ref()))?;
+            result = Some(
+                serde_json::from_slice(&stdout)
+                    .map_err(|error| format!("ADD printed no result: {error}"))?,
+            );
+        }
+        Ok(result.unwrap_or_default())
+    }
+
+    fn call(&self, command: &str, conf: &Value, result: Option<&Value>) -> Call {
+        let id = format!("{:064x}", 0xbe9c_0000 + self.rounds);
+        let mut conf = conf.clone();
+        if let Some(result) = result {
+            conf["prevResult"] = result.clone();
+        }
+        self.contender.call(
+            self.case,
+            command,
+            &Attachment {
+                id: &id,
+                pod: &self.pod,
+                conf: &conf,
+            },
+        )
     }
 
     fn into_rows(self) -> Vec<Row> {
@@ -286,4 +344,13 @@ impl<'a> Entry<'a> {
         };
         self.samples.into_iter().map(row).chain(absent).collect()
     }
+}
+
+/// The calls of one verb, a plugin each.
+fn parts(verb: Verb, confs: Vec<&Value>) -> impl Iterator<Item = (Part, &Value)> {
+    let count = confs.len();
+    confs.into_iter().enumerate().map(move |(position, conf)| {
+        let is_last = position + 1 == count;
+        (Part { verb, is_last }, conf)
+    })
 }

@@ -195,8 +195,11 @@ impl<'a> Adding<'a> {
         for (family, addresses) in by_family(&self.addresses) {
             let mut job = None;
             if tables::presence(tools, family, &chain) != Presence::Present {
-                lock = lock.or_else(|| Lock::try_take(tools));
-                if lock.is_some() {
+                let locks_by_itself = tables::locks_by_itself(tools, family);
+                if !locks_by_itself {
+                    lock = lock.or_else(|| Lock::try_take(tools));
+                }
+                if locks_by_itself || lock.is_some() {
                     let changes = iptables::add(owner, &addresses, &Saved::default());
                     let started = tables::start(tools, family, &changes, lock.as_ref());
                     job = Some(started.map_err(|error| iptables_error(family, error))?);
@@ -218,13 +221,10 @@ impl<'a> Adding<'a> {
             let is_absent =
                 tables::presence(tools, family, &iptables::chain(owner)) == Presence::Absent;
             let guess = is_absent.then(Saved::default);
-            Lock::take(tools)
-                .and_then(|lock| {
-                    tables::reconcile(tools, family, &lock, guess, |saved| {
-                        iptables::add(owner, &addresses, saved)
-                    })
-                })
-                .map_err(|error| iptables_error(family, error))?;
+            tables::reconcile(tools, family, guess, |saved| {
+                iptables::add(owner, &addresses, saved)
+            })
+            .map_err(|error| iptables_error(family, error))?;
         }
         Ok(())
     }
@@ -389,9 +389,8 @@ impl Removing<'_> {
         if ended_well(job)? {
             return Ok(());
         }
-        let lock = Lock::take(&self.tools)?;
         let plan = |saved: &Saved| iptables::del(&self.owner, &self.stale, saved);
-        match tables::reconcile(&self.tools, family, &lock, None, plan) {
+        match tables::reconcile(&self.tools, family, None, plan) {
             Err(error) if error.is_not_found() => Ok(()),
             outcome => outcome,
         }
@@ -433,8 +432,7 @@ fn collect_garbage_with(
     for family in Family::ALL {
         if tables::older_may_have_rules(tools, family) && tables::is_there(tools, family) {
             let plan = |saved: &Saved| iptables::collect_garbage(network, valid, saved);
-            let outcome = Lock::take(tools)
-                .and_then(|lock| tables::reconcile(tools, family, &lock, None, plan));
+            let outcome = tables::reconcile(tools, family, None, plan);
             problems.extend(outcome.err().map(|error| iptables_error(family, error)));
         }
     }
@@ -572,7 +570,8 @@ fn is_temporary(error: &MasqueradeError) -> bool {
         | MasqueradeError::NoNft(error)
         | MasqueradeError::Nft(error)
         | MasqueradeError::Iptables(error) => error.is_temporary(),
-        MasqueradeError::Kernel(_) => false,
+        // It changed whenever it was read.
+        MasqueradeError::Kernel(error) => error.kind() == io::ErrorKind::Interrupted,
         // What will not work later stays the more important news.
         MasqueradeError::Several(errors) => errors.iter().all(is_temporary),
     }

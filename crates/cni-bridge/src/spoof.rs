@@ -386,6 +386,18 @@ impl Coded for SpoofError {
     fn code(&self) -> Code {
         match self {
             SpoofError::Setup(error) if error.is_temporary() => Code::TRY_AGAIN_LATER,
+            // It changed whenever it was read.
+            SpoofError::Garbage(error) if error.kind() == io::ErrorKind::Interrupted => {
+                Code::TRY_AGAIN_LATER
+            }
+            SpoofError::Teardown { rule, chains }
+                if [rule, chains]
+                    .into_iter()
+                    .flatten()
+                    .all(|error| error.kind() == io::ErrorKind::Interrupted) =>
+            {
+                Code::TRY_AGAIN_LATER
+            }
             SpoofError::Setup(_) | SpoofError::Teardown { .. } | SpoofError::Garbage(_) => {
                 Code::INTERNAL
             }

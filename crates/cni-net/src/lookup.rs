@@ -91,6 +91,7 @@ mod tests {
     use nix::sched::{CloneFlags, unshare};
 
     use super::*;
+    use crate::Step;
 
     #[test]
     fn routes_are_looked_up_as_the_kernel_takes_them() {
@@ -115,6 +116,10 @@ mod tests {
             ip("addr add 2001:db8::1/64 dev v0 nodad");
             ip("route add unreachable 10.9.0.0/16");
             let net = Net::open().unwrap();
+            // A link without carrier yet has no IPv6 route.
+            net.apply(&[Step::AwaitUp { link: "v0".into() }])
+                .unwrap()
+                .keep();
             let index = net.link(At::Host, "v0").unwrap().unwrap().index;
             let look = |text: &str| net.route_to(At::Host, text.parse().unwrap()).unwrap();
             let by_v0 = Some(RouteLookup {

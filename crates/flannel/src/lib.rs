@@ -14,6 +14,7 @@ mod config;
 mod delegate;
 mod detach;
 mod error;
+mod file;
 mod rewrite;
 mod state;
 mod subnet_env;
@@ -57,7 +58,7 @@ impl Plugin for Flannel {
                 own(failure)
             }),
             Err(failure) => {
-                store.put_back(attachment, before);
+                store.put_back(attachment, &before);
                 Err(failure)
             }
         }

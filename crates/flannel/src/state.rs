@@ -3,7 +3,7 @@
 //! * `<dataDir>/<container id>` is the reference's file, which it shares between all interfaces of a container.
 //! * `<dataDir>/.by-interface/<interface>/<container id>` is ours beside it, so that two attachments of one container
 //!   do not take each other's state away. No container id starts with a dot.
-//! * `<dataDir>/.new-*` are files being written.
+//! * `<dataDir>/.cni-flannel-*` are files being written.
 //!
 //! Files have mode 0600, folders 0700. Both files of an attachment hold the same bytes: the delegate's configuration.
 
@@ -11,7 +11,7 @@ mod draft;
 
 use std::collections::HashSet;
 use std::ffi::OsStr;
-use std::fs::{self, DirBuilder, File};
+use std::fs::{self, DirBuilder};
 use std::io::{self, ErrorKind, Read};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
@@ -21,6 +21,7 @@ use cni_spec::name::{ContainerId, IfName};
 
 use crate::delegate::Delegate;
 use crate::error::Error;
+use crate::file;
 use crate::state::draft::Draft;
 
 /// Nothing larger than this many bytes is written or read.
@@ -47,6 +48,14 @@ pub(crate) struct Kept {
     pub(crate) own: Option<State>,
     /// From the file that the container's interfaces share; `None` if another of them may still need it.
     pub(crate) shared: Option<State>,
+}
+
+/// What an attachment's files held before they were replaced, be it a configuration or not; `None` where there was no
+/// file.
+#[derive(Debug)]
+pub(crate) struct Before {
+    own: Option<Vec<u8>>,
+    shared: Option<Vec<u8>>,
 }
 
 /// A state file, as GC finds it.
@@ -83,8 +92,8 @@ impl Store {
     /// Stores a delegate's configuration; what was stored before is given back, for [`Store::put_back`].
     ///
     /// # Errors
-    /// A file or folder that cannot be made. Then all is as it was.
-    pub(crate) fn save(&self, at: &Attachment, bytes: &[u8]) -> Result<Kept, Error> {
+    /// A file or folder that cannot be made, or a file in its place that cannot be read. Then all is as it was.
+    pub(crate) fn save(&self, at: &Attachment, bytes: &[u8]) -> Result<Before, Error> {
         if bytes.len() as u64 > LIMIT {
             return Err(Error::DelegateSize);
         }
@@ -94,37 +103,46 @@ impl Store {
         );
         make_folder(&self.folder)?;
         make_folder(&self.by_interface().join(at.ifname.as_str()))?;
-        let before = Kept {
-            own: read(&own).unwrap_or_default(),
-            shared: read(&shared).unwrap_or_default(),
+        let before = Before {
+            shared: replaceable(&shared)?,
+            own: replaceable(&own)?,
         };
         let (own_draft, shared_draft) = (
             Draft::write(&self.folder, &own, bytes)?,
             Draft::write(&self.folder, &shared, bytes)?,
         );
-        shared_draft.sync()?; // one that survives a power cut is enough
+        // One that survives a power cut whole is enough. Its name may get lost with the power: then the namespace is gone
+        // too, DEL rebuilds what it needs, and a wait for the folder would be most of an ADD's time.
+        shared_draft.sync()?;
         shared_draft.publish()?;
         if let Err(error) = own_draft.publish() {
-            if before.shared.is_none() {
-                let _ = fs::remove_file(&shared); // the error that brought us here is the one to report
-            }
-            self.put_back(at, before);
+            self.restore(&shared, before.shared.as_deref());
             return Err(error);
         }
         Ok(before)
     }
 
-    /// Makes what was stored before an ADD that failed the state again: it is what still stands. Where nothing was
-    /// stored, the new state stays for DEL.
-    pub(crate) fn put_back(&self, at: &Attachment, before: Kept) {
-        let own = (before.own, self.own(&at.ifname, &at.container_id));
-        let shared = (before.shared, self.shared(&at.container_id));
-        for (state, path) in [own, shared] {
-            if let Some(State::Whole(delegate)) = state {
-                // The error that brought us here is the one to report.
-                let _ = Draft::write(&self.folder, &path, &delegate.bytes).and_then(Draft::publish);
-            }
+    /// Makes what was stored before an ADD that failed the state again: it is what still stands. Where the attachment
+    /// had nothing stored that can be used, its new state stays for DEL; a shared file of others comes back all the same.
+    pub(crate) fn put_back(&self, at: &Attachment, before: &Before) {
+        let is_whole = |bytes: &Vec<u8>| Delegate::from_stored(bytes.clone()).is_some();
+        let stands = before.own.as_ref().is_some_and(is_whole);
+        if stands {
+            let own = self.own(&at.ifname, &at.container_id);
+            self.restore(&own, before.own.as_deref());
         }
+        if stands || before.shared.as_ref().is_some_and(is_whole) {
+            self.restore(&self.shared(&at.container_id), before.shared.as_deref());
+        }
+    }
+
+    /// Makes a file what it was, or takes it away if it was not there.
+    fn restore(&self, path: &Path, before: Option<&[u8]>) {
+        // The error that brought us here is the one to report.
+        let _ = match before {
+            Some(bytes) => Draft::write(&self.folder, path, bytes).and_then(Draft::publish),
+            None => remove(path),
+        };
     }
 
     /// Forgets an attachment that is no more. The shared file goes with the container's last attachment, unless it is
@@ -224,7 +242,34 @@ impl Store {
 
 /// What a state file holds; `None` if there is none.
 fn read(path: &Path) -> Result<Option<State>, Error> {
-    let file = match File::open(path) {
+    let Some(bytes) = content(path)? else {
+        return Ok(None);
+    };
+    let delegate = if bytes.len() as u64 > LIMIT {
+        None
+    } else {
+        Delegate::from_stored(bytes)
+    };
+    Ok(Some(delegate.map_or(State::Torn, State::Whole)))
+}
+
+/// The content of a file that is to be replaced, all of it, so that it can come back; `None` if there is none.
+fn replaceable(path: &Path) -> Result<Option<Vec<u8>>, Error> {
+    if path.is_dir() {
+        return Err(failed("open", path)(ErrorKind::IsADirectory.into()));
+    }
+    match content(path)? {
+        Some(bytes) if bytes.len() as u64 > LIMIT => {
+            let too_large = io::Error::new(ErrorKind::FileTooLarge, "file is larger than 1 MiB");
+            Err(failed("open", path)(too_large))
+        }
+        content => Ok(content),
+    }
+}
+
+/// The bytes of a file, or the first ones of a larger one than we write; `None` if there is none.
+fn content(path: &Path) -> Result<Option<Vec<u8>>, Error> {
+    let file = match file::open(path) {
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
         opened => opened.map_err(failed("open", path))?,
     };
@@ -232,12 +277,7 @@ fn read(path: &Path) -> Result<Option<State>, Error> {
     file.take(LIMIT + 1)
         .read_to_end(&mut bytes)
         .map_err(failed("read", path))?;
-    let delegate = if bytes.len() as u64 > LIMIT {
-        None
-    } else {
-        Delegate::from_stored(bytes)
-    };
-    Ok(Some(delegate.map_or(State::Torn, State::Whole)))
+    Ok(Some(bytes))
 }
 
 /// What a folder holds, by name; nothing if there is no such folder. Names that are not UTF-8 are none of ours.

@@ -4,13 +4,15 @@
 //! `export`. Other lines are passed over, and of several with one key the last counts. A carriage return at the end
 //! of a line is dropped.
 
-use std::fs::File;
 use std::io::{self, Read};
+use std::path::Path;
 
 use cni_spec::address::{self, AddressError};
 use cni_spec::error::os_text;
 use cni_spec::quote;
 use ipnetwork::IpNetwork;
+
+use crate::file;
 
 /// What flanneld says about this node and its network.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -88,7 +90,7 @@ impl SubnetEnv {
                 error,
             }
         };
-        let file = File::open(path).map_err(unreadable("open"))?;
+        let file = file::open(Path::new(path)).map_err(unreadable("open"))?;
         let mut content = Vec::new();
         file.take(FILE_LIMIT + 1)
             .read_to_end(&mut content)

@@ -1,6 +1,7 @@
 //! ADD's part in the store: an address of each range set, all or none.
 
 use std::net::IpAddr;
+use std::path::PathBuf;
 
 use cni_spec::Ip;
 use cni_spec::error::os_text;
@@ -11,7 +12,7 @@ use crate::error::{Error, Refusal};
 use crate::owner::Owner;
 use crate::pick::{Round, Stretch};
 use crate::range::RangeSet;
-use crate::store::{Locked, StoreError};
+use crate::store::{Entry, Locked, StoreError};
 
 /// How many addresses are tried one by one before the whole folder is read: about where the two cost the same.
 const LOOKS: u128 = 1024;
@@ -32,14 +33,14 @@ pub(crate) fn allocate(
         };
         if store.is_from_another_boot(&entry) {
             store.release(&owner)?;
-            former.extend(entry.addresses());
+            former.extend(files(&entry));
         } else {
-            held.extend(entry.addresses());
+            held.extend(files(&entry));
         }
     }
-    // In the order of their files' names, in which the reference comes upon them.
-    for addresses in [&mut held, &mut former] {
-        addresses.sort_by_cached_key(IpAddr::to_string);
+    // In the order of the files' names, in which the reference comes upon them.
+    for files in [&mut held, &mut former] {
+        files.sort();
     }
     let mut requested = config.requested.clone();
     let mut ips = Vec::with_capacity(config.sets.len());
@@ -68,6 +69,14 @@ pub(crate) fn allocate(
     } else {
         Err(Error::RequestsLeftOver { ips: requested })
     }
+}
+
+/// Lease files, by their names in the network's folder, and the addresses they are of.
+type Files = Vec<(PathBuf, IpAddr)>;
+
+fn files(entry: &Entry) -> Files {
+    let files = entry.files();
+    files.map(|(file, ip)| (file.to_owned(), ip)).collect()
 }
 
 /// One range set's turn.
@@ -105,16 +114,20 @@ impl Allocation<'_, '_> {
     }
 
     /// The next free address; one of the `former` ones if there is any.
-    fn next(&mut self, held: &[IpAddr], former: &[IpAddr]) -> Result<IpAddr, Refusal> {
-        let in_set = |ip: &&IpAddr| self.set.range_of(**ip).is_some();
-        if let Some(&ip) = held.iter().find(in_set) {
+    fn next(
+        &mut self,
+        held: &[(PathBuf, IpAddr)],
+        former: &[(PathBuf, IpAddr)],
+    ) -> Result<IpAddr, Refusal> {
+        let in_set = |(_, ip): &&(PathBuf, IpAddr)| self.set.range_of(*ip).is_some();
+        if let Some((file, ip)) = held.iter().find(in_set) {
             return Err(Refusal::Duplicate {
-                ip,
+                ip: *ip,
                 id: self.owner.id.clone(),
-                file: self.store.store().file(ip),
+                file: self.store.store().folder().join(file),
             });
         }
-        let former = former.iter().copied().find(|ip| in_set(&ip));
+        let former = former.iter().find(in_set).map(|(_, ip)| *ip);
         let cursor = self.store.cursor(self.at);
         if let Some(problem) = &cursor.problem {
             (self.note)(&format!(

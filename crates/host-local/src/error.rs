@@ -63,11 +63,12 @@ pub(crate) enum Refusal {
 impl Coded for Error {
     fn code(&self) -> Code {
         match self {
-            Error::ResolvConf { .. } | Error::Store(_) | Error::Several { .. } => Code::IO,
-            Error::Allocate {
-                refusal: Refusal::Store(_),
+            Error::ResolvConf { .. } | Error::Several { .. } => Code::IO,
+            Error::Store(error)
+            | Error::Allocate {
+                refusal: Refusal::Store(error),
                 ..
-            } => Code::IO,
+            } => error.code(),
             Error::Allocate { .. } | Error::RequestsLeftOver { .. } => Code::ADDRESS_NOT_AVAILABLE,
             Error::NoLease { .. } => Code::CHECK_FAILED,
             Error::NotWritable(_) => Code::NOT_AVAILABLE,

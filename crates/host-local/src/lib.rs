@@ -10,6 +10,7 @@
 mod allocate;
 mod config;
 mod error;
+mod file;
 mod owner;
 mod pick;
 mod range;
@@ -18,6 +19,7 @@ mod store;
 
 use std::collections::BTreeSet;
 use std::path::Path;
+use std::time::Duration;
 
 use cni_plugin::{Call, Plugin};
 use cni_spec::conf::ValidAttachment;
@@ -27,7 +29,7 @@ use serde_json::Value;
 use config::Config;
 use error::Error;
 use owner::Owner;
-use store::Store;
+use store::{Node, Store};
 
 /// The plugin.
 pub struct HostLocal;
@@ -38,32 +40,40 @@ impl Plugin for HostLocal {
     }
 
     fn add(&self, call: &Call<'_>, attachment: &Attachment) -> Result<Value, Failure> {
-        add(call, attachment, Path::new(BOOT_ID))
+        add(call, attachment, this_node())
     }
 
     fn del(&self, call: &Call<'_>, attachment: &Attachment) -> Result<(), Failure> {
-        del(call, attachment, Path::new(BOOT_ID))
+        del(call, attachment, this_node())
     }
 
     fn check(&self, call: &Call<'_>, attachment: &Attachment) -> Result<(), Failure> {
-        check(call, attachment, Path::new(BOOT_ID))
+        check(call, attachment, this_node())
     }
 
     fn gc(&self, call: &Call<'_>, valid: &[ValidAttachment]) -> Result<(), Failure> {
-        gc(call, valid, Path::new(BOOT_ID))
+        gc(call, valid, this_node())
     }
 
     fn status(&self, call: &Call<'_>) -> Result<(), Failure> {
-        status(call, Path::new(BOOT_ID))
+        status(call, this_node())
     }
 }
 
-/// The kernel's random id of this boot.
+/// The machine as it is.
 ///
-/// Source: proc_sys_kernel(5).
-const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
+/// Runtimes give a call minutes; a call that does its work needs milliseconds. So whoever waits this long waits for one
+/// that is stuck.
+///
+/// Source of the path: proc_sys_kernel(5).
+fn this_node() -> Node<'static> {
+    Node {
+        boot_id: Path::new("/proc/sys/kernel/random/boot_id"),
+        patience: Duration::from_secs(60),
+    }
+}
 
-fn add(call: &Call<'_>, attachment: &Attachment, boot_id: &Path) -> Result<Value, Failure> {
+fn add(call: &Call<'_>, attachment: &Attachment, node: Node<'_>) -> Result<Value, Failure> {
     let config = Config::read(call, &attachment.args)?;
     let dns = config
         .resolv_conf
@@ -72,7 +82,7 @@ fn add(call: &Call<'_>, attachment: &Attachment, boot_id: &Path) -> Result<Value
         .transpose()?
         .unwrap_or_default();
     let owner = Owner::of(attachment);
-    let store = Store::new(&config.data_dir, call.name(), boot_id);
+    let store = Store::new(&config.data_dir, call.name(), node);
     let mut locked = store.lock().map_err(Error::Store)?;
     let ips = allocate::allocate(&mut locked, &config, &owner, &|line| call.note(line))?;
     let success = Success {
@@ -87,10 +97,10 @@ fn add(call: &Call<'_>, attachment: &Attachment, boot_id: &Path) -> Result<Value
 }
 
 /// Leases that name only the container are freed where none names the interface too.
-fn del(call: &Call<'_>, attachment: &Attachment, boot_id: &Path) -> Result<(), Failure> {
+fn del(call: &Call<'_>, attachment: &Attachment, node: Node<'_>) -> Result<(), Failure> {
     let config = Config::read(call, &attachment.args)?;
     let owner = Owner::of(attachment);
-    let store = Store::new(&config.data_dir, call.name(), boot_id);
+    let store = Store::new(&config.data_dir, call.name(), node);
     let mut locked = store.lock().map_err(Error::Store)?;
     if !locked.release(&owner).map_err(Error::Store)? {
         locked.release(&owner.container()).map_err(Error::Store)?;
@@ -99,10 +109,10 @@ fn del(call: &Call<'_>, attachment: &Attachment, boot_id: &Path) -> Result<(), F
 }
 
 /// Whether there is a lease is all that is asked.
-fn check(call: &Call<'_>, attachment: &Attachment, boot_id: &Path) -> Result<(), Failure> {
+fn check(call: &Call<'_>, attachment: &Attachment, node: Node<'_>) -> Result<(), Failure> {
     let config = Config::read(call, &attachment.args)?;
     let owner = Owner::of(attachment);
-    let store = Store::new(&config.data_dir, call.name(), boot_id);
+    let store = Store::new(&config.data_dir, call.name(), node);
     let mut locked = store.lock().map_err(Error::Store)?;
     for owner in [&owner, &owner.container()] {
         if locked.held(owner).map_err(Error::Store)?.is_some() {
@@ -117,9 +127,9 @@ fn check(call: &Call<'_>, attachment: &Attachment, boot_id: &Path) -> Result<(),
 }
 
 /// A lease that names only its container is valid with any of the container's interfaces.
-fn gc(call: &Call<'_>, valid: &[ValidAttachment], boot_id: &Path) -> Result<(), Failure> {
+fn gc(call: &Call<'_>, valid: &[ValidAttachment], node: Node<'_>) -> Result<(), Failure> {
     let config = Config::read(call, "")?;
-    let store = Store::new(&config.data_dir, call.name(), boot_id);
+    let store = Store::new(&config.data_dir, call.name(), node);
     let mut locked = store.lock().map_err(Error::Store)?;
     let valid: BTreeSet<(&str, &str)> = valid
         .iter()
@@ -138,11 +148,16 @@ fn gc(call: &Call<'_>, valid: &[ValidAttachment], boot_id: &Path) -> Result<(), 
     Ok(())
 }
 
-/// A full range set is no reason to say no: the runtime would take the whole node out of service.
-fn status(call: &Call<'_>, boot_id: &Path) -> Result<(), Failure> {
+/// A full range set is no reason to say no: the runtime would take the whole node out of service. Nor is a store that is
+/// in use: somebody is writing leases.
+fn status(call: &Call<'_>, node: Node<'_>) -> Result<(), Failure> {
     let config = Config::read(call, "")?;
-    let store = Store::new(&config.data_dir, call.name(), boot_id);
-    let proved = store.lock().and_then(|mut locked| locked.prove_writable());
+    let store = Store::new(&config.data_dir, call.name(), node);
+    let proved = match store.try_lock() {
+        Ok(Some(mut locked)) => locked.prove_writable(),
+        Ok(None) => Ok(()),
+        Err(error) => Err(error),
+    };
     proved.map_err(Error::NotWritable)?;
     Ok(())
 }

@@ -1,15 +1,17 @@
 //! A resolver's file as the `dns` of a result.
 
-use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
 
 use cni_spec::Dns;
 
 use crate::error::Error;
+use crate::file;
 
 /// The longest line that is read, in bytes; longer ones are an error as in the reference.
 const LONGEST_LINE: usize = 64 * 1024 - 1;
+/// A larger file, in bytes, is an error: it is no resolver's.
+const FILE_LIMIT: u64 = 1 << 20;
 
 /// Reads a file of the form of `/etc/resolv.conf`.
 pub(crate) fn read(path: &Path) -> Result<Dns, Error> {
@@ -21,8 +23,15 @@ pub(crate) fn read(path: &Path) -> Result<Dns, Error> {
         }
     };
     let mut text = Vec::new();
-    let mut file = File::open(path).map_err(failed("open"))?;
-    file.read_to_end(&mut text).map_err(failed("read"))?;
+    let file = file::open(path).map_err(failed("open"))?;
+    file.take(FILE_LIMIT + 1)
+        .read_to_end(&mut text)
+        .map_err(failed("read"))?;
+    if text.len() as u64 > FILE_LIMIT {
+        return Err(failed("read")(io::Error::other(
+            "file is larger than 1 MiB",
+        )));
+    }
     parse(&text).map_err(failed("read"))
 }
 
@@ -60,6 +69,9 @@ fn parse(text: &[u8]) -> io::Result<Dns> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+    use std::process::Command;
+
     use super::*;
 
     // H12
@@ -84,5 +96,25 @@ mod tests {
         let long = |len: usize| format!("search {}", "a".repeat(len - 7));
         assert!(parse(long(65535).as_bytes()).is_ok());
         assert!(parse(long(65536).as_bytes()).is_err());
+    }
+
+    #[test]
+    fn files_are_bounded_and_plain() {
+        let folder = tempfile::tempdir().unwrap();
+        let message = |path: &Path| read(path).unwrap_err().to_string();
+        let pipe = folder.path().join("pipe");
+        let made = Command::new("mkfifo").arg(&pipe).status().unwrap();
+        assert!(made.success());
+        for special in [pipe.as_path(), Path::new("/dev/zero")] {
+            let expected = format!("open {}: not a regular file", special.display());
+            assert_eq!(message(special), expected);
+        }
+        assert_eq!(read(Path::new("/dev/null")).unwrap(), Dns::default());
+        let file = folder.path().join("resolv.conf");
+        fs::write(&file, "#\n".repeat(1 << 19)).unwrap();
+        assert_eq!(read(&file).unwrap(), Dns::default());
+        fs::write(&file, "#\n".repeat((1 << 19) + 1)).unwrap();
+        let expected = format!("read {}: file is larger than 1 MiB", file.display());
+        assert_eq!(message(&file), expected);
     }
 }

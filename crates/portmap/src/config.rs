@@ -14,6 +14,11 @@ use crate::error::ConfigError;
 
 /// The bit of the packet's mark that asks for masquerading, unless the configuration has another.
 const USUAL_MARK_BIT: u32 = 13;
+/// How long a chain's name may be, in bytes (`XT_EXTENSION_MAXNAMELEN`, less the closing zero).
+const CHAIN_LENGTH: usize = 28;
+/// How long the conditions may be as they stand in the rule, in bytes. `iptables-restore` takes what exceeds 10,240 of
+/// a line for a line of its own; the rest of a rule has less than 1,000.
+const CONDITIONS_LENGTH: usize = 8192;
 
 /// What an attachment wants.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -121,9 +126,15 @@ struct MappingWire {
 }
 
 /// What DEL needs of a configuration: that it can be read. What makes no sense ADD has refused, and the DEL after that
-/// must get through to the plugins before this one, or their addresses leak.
-pub(crate) fn check_readable(conf: &Value) -> Result<(), ConfigError> {
-    read(conf).map(drop)
+/// must get through to the plugins before this one, or their addresses leak. What is wrong with `prevResult`, of which
+/// DEL needs nothing, is the answer.
+pub(crate) fn check_readable(conf: &Value) -> Result<Option<ConfigError>, ConfigError> {
+    let mut rest = conf.clone();
+    if let Some(keys) = rest.as_object_mut() {
+        keys.retain(|key, _| !key.eq_ignore_ascii_case("prevResult"));
+    }
+    read(&rest)?;
+    Ok(read(conf).err())
 }
 
 /// The backend that the configuration asks for; `None` if it leaves that to us. STATUS wants no more than that ADD would
@@ -183,6 +194,7 @@ impl Config {
         check_words("conditionsV6", &conditions_v6, backend)?;
         let mark = match wire.external_set_mark_chain {
             Some(chain) if chain.is_empty() => return Err(ConfigError::ExternalChainEmpty),
+            Some(chain) if !is_chain_name(&chain) => return Err(ConfigError::ExternalChain(chain)),
             Some(chain) => Mark::External(chain),
             None => Mark::Own(1 << bit),
         };
@@ -241,19 +253,38 @@ fn used(conditions: Vec<String>) -> Vec<String> {
     }
 }
 
-/// A rule is one line. What would be another statement is refused, not left out.
+/// A rule is one line. What would be another statement, or make the rest of the line something else, is refused, not
+/// left out.
 fn check_words(key: &'static str, words: &[String], backend: Backend) -> Result<(), ConfigError> {
-    let ends_rule = |letter: char| match backend {
-        Backend::Iptables => matches!(letter, '\n' | '\0'),
-        Backend::Nftables => matches!(letter, '\n' | '\0' | ';'),
+    let ends_rule = |letter: char| match (backend, letter) {
+        // White space as good as any other.
+        (_, '\t') => false,
+        (Backend::Nftables, ';' | '#' | '\\') => true,
+        (_, letter) => letter.is_control(),
     };
-    match words.iter().find(|word| word.contains(ends_rule)) {
-        Some(word) => Err(ConfigError::Condition {
-            key,
-            word: word.clone(),
-        }),
-        None => Ok(()),
+    let quotes = |text: &str| text.matches('"').count();
+    let is_open = words.iter().map(|word| quotes(word)).sum::<usize>() % 2 == 1;
+    // For iptables, a quotation mark is a letter like others.
+    let opens = |word: &str| backend == Backend::Nftables && is_open && quotes(word) % 2 == 1;
+    let bad = |word: &&String| word.contains(ends_rule) || opens(word);
+    if let Some(word) = words.iter().find(bad) {
+        let word = word.clone();
+        return Err(ConfigError::Condition { key, word });
     }
+    // With a space before it, and in quotes, which are escaped within.
+    let length = |word: &String| word.len() + word.matches(['"', '\\']).count() + 3;
+    let bytes = words.iter().map(length).sum();
+    if bytes > CONDITIONS_LENGTH {
+        let limit = CONDITIONS_LENGTH;
+        return Err(ConfigError::ConditionsTooLong { key, bytes, limit });
+    }
+    Ok(())
+}
+
+fn is_chain_name(name: &str) -> bool {
+    name.len() <= CHAIN_LENGTH
+        && !name.starts_with(['-', '!'])
+        && !name.contains(|letter: char| letter.is_control() || letter.is_whitespace())
 }
 
 /// The options that only one backend has.

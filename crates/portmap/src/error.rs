@@ -30,6 +30,8 @@ pub(crate) enum Error {
     NoNft(ToolError),
     #[error("unable to set up nftables rules for port mappings: {0}")]
     Nft(ToolError),
+    #[error("unable to enable route_localnet: the link to the container cannot be found: {}", os_text(.0))]
+    RouteLookup(io::Error),
     #[error("unable to enable route_localnet: {}", os_text(.error))]
     RouteLocalnet { interface: String, error: io::Error },
     #[error("unable to read the packet filter's rules: {}", os_text(.0))]
@@ -83,8 +85,19 @@ pub(crate) enum ConfigError {
     },
     #[error("unrecognized backend {}", quote::quoted(.0))]
     UnknownBackend(String),
+    #[error(
+        "`externalSetMarkChain` is {}, which cannot be a chain's name",
+        quote::quoted(.0)
+    )]
+    ExternalChain(String),
     #[error("`{key}` holds {}, which would end the rule", quote::quoted(.word))]
     Condition { key: &'static str, word: String },
+    #[error("`{key}` is too long: {bytes} bytes of {limit} at most")]
+    ConditionsTooLong {
+        key: &'static str,
+        bytes: usize,
+        limit: usize,
+    },
     #[error("Invalid container port number: {port}")]
     ContainerPort { index: usize, port: i64 },
     #[error("Invalid host port number: {port}")]
@@ -136,14 +149,17 @@ impl Error {
             | Error::NoIptables { error, .. }
             | Error::IptablesTeardown { error, .. } => error.is_temporary(),
             Error::NeitherIptables(first, second) => first.is_temporary() || second.is_temporary(),
+            // It changed whenever it was read.
+            Error::Ruleset(error) | Error::NftList(error) => {
+                error.kind() == io::ErrorKind::Interrupted
+            }
             Error::Parse(_)
             | Error::Config(_)
             | Error::NotChained
             | Error::PrevResultMissing
             | Error::NoNft(_)
+            | Error::RouteLookup(_)
             | Error::RouteLocalnet { .. }
-            | Error::Ruleset(_)
-            | Error::NftList(_)
             | Error::Check { .. }
             | Error::CheckNft(_)
             | Error::IptablesUnusable(_)
@@ -169,7 +185,7 @@ impl Coded for Error {
             Error::IptablesUnusable(_) | Error::NftUnusable(_) | Error::NoBackend { .. } => {
                 Code::NOT_AVAILABLE
             }
-            Error::RouteLocalnet { .. } => Code::IO,
+            Error::RouteLookup(_) | Error::RouteLocalnet { .. } => Code::IO,
             Error::NoIptables { .. }
             | Error::Iptables(_)
             | Error::NoNft(_)
@@ -201,14 +217,14 @@ impl Coded for Error {
                 Some("the packet filter's tool is kept waiting; what was begun has been undone".to_owned())
             }
             Error::Iptables(error) | Error::Nft(error) if error.is_refusal() => Some(
-                "nothing of this attachment is left; `conditionsV4`, `conditionsV6` and `externalSetMarkChain` are \
-                 passed on as they are"
+                "this attachment's rules are those from before this ADD, if there were any; `conditionsV4`, \
+                 `conditionsV6` and `externalSetMarkChain` are passed on as they are"
                     .to_owned(),
             ),
-            Error::Iptables(_) | Error::Nft(_) | Error::Ruleset(_) => None,
+            Error::Iptables(_) | Error::Nft(_) | Error::Ruleset(_) | Error::RouteLookup(_) => None,
             Error::RouteLocalnet { interface, .. } => Some(format!(
                 "net/ipv4/conf/{interface}/route_localnet has to be 1 for 127.0.0.1 to reach the container, unless \
-                 `snat` is false; what was begun has been undone"
+                 `snat` is false; no rule has been changed"
             )),
             Error::IptablesTeardown { .. } | Error::NftTeardown(_) => Some(
                 "rules of this container are left; the runtime should call DEL again".to_owned(),
@@ -247,12 +263,20 @@ impl ConfigError {
             ),
             ConfigError::UnknownBackend(_) => Some("`iptables` or `nftables`".to_owned()),
             ConfigError::MarkBit => Some("the key is `markMasqBit`".to_owned()),
+            ConfigError::ExternalChain(_) => Some(
+                "1 to 28 bytes, no `-` or `!` at the start, neither white space nor control characters"
+                    .to_owned(),
+            ),
+            ConfigError::Condition { .. } => Some(
+                "no control characters; for `nftables` no `;`, `#` or `\\` either, and quotation marks in pairs"
+                    .to_owned(),
+            ),
             ConfigError::Json(_)
             | ConfigError::PrevResult(_)
             | ConfigError::ExternalChainAndBit
             | ConfigError::ExternalChainEmpty
             | ConfigError::ForeignOptions { .. }
-            | ConfigError::Condition { .. } => None,
+            | ConfigError::ConditionsTooLong { .. } => None,
         }
     }
 }

@@ -22,11 +22,10 @@ use std::path::Path;
 
 use cni_net::firewall::iptables::Family;
 use cni_net::firewall::tool::Tools;
-use cni_net::{At, Net, Netns, sysctl};
+use cni_net::{At, KernelError, Net, Netns, RouteLookup, sysctl};
 use cni_plugin::{Call, Plugin};
 use cni_spec::conf::ValidAttachment;
 use cni_spec::{Attachment, Failure};
-use ipnetwork::IpNetwork;
 use serde_json::Value;
 
 use crate::config::{Backend, Config};
@@ -76,64 +75,38 @@ fn add(call: &Call<'_>, attachment: &Attachment, tools: &Tools) -> Result<Value,
     if config.mappings.is_empty() || addresses.is_empty() {
         return Ok(result);
     }
+    // What is not about this attachment alone comes first: if it fails, no rule has been changed.
+    let net = Net::open().map_err(Error::RouteLookup)?;
+    if config.masquerade.is_some() {
+        for address in addresses.iter().filter(|it| it.is_ipv4()) {
+            enable_route_localnet(&net, address.ip())?;
+        }
+    }
     let owner = owner(call, attachment);
     let mut trace = Vec::new();
     let installed = match config.backend {
-        Backend::Iptables => iptables::act::install(tools, &owner, &config, &addresses, &mut trace)
-            .map(Installed::Iptables),
-        Backend::Nftables => nftables::act::install(tools, &owner, &config, &addresses, &mut trace)
-            .map(Installed::Nftables),
+        Backend::Iptables => iptables::act::install(tools, &owner, &config, &addresses, &mut trace),
+        Backend::Nftables => nftables::act::install(tools, &owner, &config, &addresses, &mut trace),
     };
     if installed.is_err() || call.trace() {
         trace.iter().for_each(|line| call.note(line));
     }
-    let installed = installed?;
-    settle(call, &config, &addresses)?;
-    installed.keep();
-    Ok(result)
-}
-
-/// The attachment's rules. Dropped before they are kept, they go.
-enum Installed<'a> {
-    Iptables(iptables::act::Installed<'a>),
-    Nftables(nftables::act::Installed<'a>),
-}
-
-impl Installed<'_> {
-    fn keep(self) {
-        match self {
-            Installed::Iptables(installed) => installed.keep(),
-            Installed::Nftables(installed) => installed.keep(),
-        }
-    }
-}
-
-/// What rules alone do not do: packets of connections that are older than them, and packets from 127.0.0.1.
-fn settle(call: &Call<'_>, config: &Config, addresses: &[IpNetwork]) -> Result<(), Error> {
-    let kernel = |error| Error::RouteLocalnet {
-        interface: "*".to_owned(),
-        error,
-    };
-    let net = Net::open().map_err(kernel)?;
-    for address in addresses {
+    installed?;
+    // Packets of connections that are older than the rules pass them by.
+    for address in &addresses {
         let mappings: Vec<_> = config.mappings_of(Family::of(address)).collect();
         if let Err(text) = udp::forget_others(&net, address.ip(), &mappings) {
             call.note(&text);
         }
-        if config.masquerade.is_some() && address.is_ipv4() {
-            enable_route_localnet(&net, address.ip())?;
-        }
     }
-    Ok(())
+    Ok(result)
 }
 
 /// Lets packets from 127.0.0.1 out by the link to the container. Without such a link there is nothing to let.
 fn enable_route_localnet(net: &Net, container: IpAddr) -> Result<(), Error> {
-    let route = net.route_to(At::Host, container).ok().flatten();
-    let Some(index) = route.and_then(|route| route.oif) else {
-        return Ok(());
-    };
-    let Some(link) = net.link_by_index(At::Host, index).ok().flatten() else {
+    let route = net.route_to(At::Host, container);
+    let link = link_of(route, |index| net.link_by_index(At::Host, index));
+    let Some(link) = link.map_err(|error| Error::RouteLookup(error.errno))? else {
         return Ok(());
     };
     sysctl::ensure(&format!("net/ipv4/conf/{}/route_localnet", link.name), "1").map_err(|error| {
@@ -144,8 +117,19 @@ fn enable_route_localnet(net: &Net, container: IpAddr) -> Result<(), Error> {
     })
 }
 
+/// The link that a route leads out by. Only that there is none is an answer; that the kernel does not tell is an error.
+fn link_of<Link>(
+    route: Result<Option<RouteLookup>, KernelError>,
+    by_index: impl FnOnce(u32) -> Result<Option<Link>, KernelError>,
+) -> Result<Option<Link>, KernelError> {
+    match route?.and_then(|route| route.oif) {
+        Some(index) => by_index(index),
+        None => Ok(None),
+    }
+}
+
 fn del(call: &Call<'_>, attachment: &Attachment, tools: &Tools) -> Result<(), Failure> {
-    config::check_readable(call.conf()).map_err(Error::Parse)?;
+    check_readable(call)?;
     let owner = owner(call, attachment);
     let is_its_own = |ip| !is_of_another_interface(attachment, ip);
     // Both at once: they mostly wait for the kernel.
@@ -155,7 +139,7 @@ fn del(call: &Call<'_>, attachment: &Attachment, tools: &Tools) -> Result<(), Fa
 }
 
 fn gc(call: &Call<'_>, valid: &[ValidAttachment], tools: &Tools) -> Result<(), Failure> {
-    config::check_readable(call.conf()).map_err(Error::Parse)?;
+    check_readable(call)?;
     let network = call.name().as_str();
     let ids: Vec<&str> = valid.iter().map(|it| it.container_id.as_str()).collect();
     let chains = ids
@@ -181,6 +165,16 @@ fn gc(call: &Call<'_>, valid: &[ValidAttachment], tools: &Tools) -> Result<(), F
         },
     );
     finish(call, by_nft, by_iptables)
+}
+
+/// DEL and GC need none of what the plugins before have answered, so that it cannot be used is only noted.
+fn check_readable(call: &Call<'_>) -> Result<(), Error> {
+    let unused = config::check_readable(call.conf()).map_err(Error::Parse)?;
+    if let Some(error) = unused {
+        let error = Error::Parse(error);
+        call.note(&format!("{error}; rules are removed without it"));
+    }
+    Ok(())
 }
 
 /// Waits for both, and then has the kernel forget what was led by the rules that are gone.

@@ -572,6 +572,37 @@ fn iptables_rules_come_and_go() {
 }
 
 #[test]
+fn families_of_different_kinds_do_not_lock_each_other_out() {
+    for older in Family::ALL {
+        in_namespace(move || {
+            let mut node = Tooled::real("nft");
+            let lock = node.folder.path().join("lock");
+            for part in ["", "-restore", "-save"] {
+                let tool = format!("{}{part}", older.tool());
+                let real = format!("/usr/sbin/{}-legacy{part}", older.tool());
+                let text = format!("XTABLES_LOCKFILE={} exec {real} \"$@\"", lock.display());
+                node.replace(&tool, &text);
+            }
+            node.tools = node.tools.limited(Limits {
+                lock_seconds: 2,
+                total: Duration::from_secs(120),
+            });
+            let pod = ["10.1.2.3/24", "2001:db8::2/64"];
+            // The second time both are read first.
+            for _ in 0..2 {
+                node.add(&masq(), &pod, IPTABLES).unwrap();
+                assert_eq!(node.saved().lines().count(), 8, "{}", node.saved());
+            }
+            node.del(&masq(), &pod).unwrap();
+            assert_eq!(node.saved(), "");
+            node.add(&masq(), &pod, IPTABLES).unwrap();
+            collect_garbage_with(&node.tools, "masq", &[]).unwrap();
+            assert_eq!(node.saved(), "");
+        });
+    }
+}
+
+#[test]
 fn two_interfaces_of_a_container_do_not_disturb_each_other() {
     with_each_kind(|node| {
         let second = owner("masq", "ctr1", "net1");
@@ -918,4 +949,14 @@ fn a_postrouting_chain_that_was_changed_is_written_anew() {
             assert_eq!(nft_table(), right, "{change}");
         }
     });
+}
+
+#[test]
+fn a_ruleset_that_never_stands_still_is_a_reason_to_try_again() {
+    let kernel = |errno: nix::errno::Errno| MasqueradeError::Kernel(errno.into());
+    assert_eq!(
+        kernel(nix::errno::Errno::EINTR).code(),
+        Code::TRY_AGAIN_LATER
+    );
+    assert_eq!(kernel(nix::errno::Errno::EPERM).code(), Code::INTERNAL);
 }

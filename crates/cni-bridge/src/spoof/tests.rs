@@ -414,3 +414,19 @@ fn garbage_is_of_this_network_and_has_our_host_end() {
         assert_eq!(left(), ["other-dead", "other-alive", "net-reference"]);
     });
 }
+
+#[test]
+fn a_ruleset_that_never_stands_still_is_a_reason_to_try_again() {
+    let error = |errno: nix::errno::Errno| std::io::Error::from(errno);
+    let teardown = |chains| SpoofError::Teardown {
+        rule: Some(error(nix::errno::Errno::EINTR)),
+        chains: Some(error(chains)),
+    };
+    for (chains, code) in [
+        (nix::errno::Errno::EINTR, Code::TRY_AGAIN_LATER),
+        (nix::errno::Errno::EBUSY, Code::INTERNAL),
+    ] {
+        assert_eq!(teardown(chains).code(), code);
+        assert_eq!(SpoofError::Garbage(error(chains)).code(), code);
+    }
+}

@@ -15,12 +15,10 @@ use ipnetwork::IpNetwork;
 
 use super::ruleset::{self, Ruleset};
 use super::tool::{Job, ToolError, Tools};
+use super::usable::{self, Kind};
 
 /// The table that all is about.
 pub const TABLE: &str = "nat";
-
-/// The program that the newer kind's tools are links to. The older kind's, and who knows what else, locks by itself.
-pub(super) const NEWER: &str = "xtables-nft-multi";
 
 /// How often a change is begun again because somebody else's came first.
 const ATTEMPTS: usize = 10;
@@ -140,16 +138,18 @@ impl Rule {
     }
 }
 
-/// Where the family's changes would be made, or `None` if the tool is not there.
+/// Is the family's tool there?
 pub fn is_there(tools: &Tools, family: Family) -> bool {
     tools.find(family.restore()).is_ok()
 }
 
-/// The right to add to the tables what others may be adding too.
+/// The right to add to the newer kind's tables what others may be adding too.
 ///
 /// The older `iptables` lets one process at a time read and change its tables. The newer has no lock: it does its change
 /// again on top of that of a process which came first, and then empties a chain that it was to make, and repeats a rule
 /// that is there now (1.8.9, `nft_refresh_transaction`). So we take the older kind's lock for it.
+///
+/// An older tool takes it by itself, so one that is waited for must find it free: see [`locks_by_itself`].
 #[derive(Debug)]
 pub struct Lock(Option<File>);
 
@@ -193,14 +193,8 @@ impl Lock {
         file.map(|file| Lock(Some(file))).ok_or_else(late)
     }
 
-    /// The file; `None` if the tool takes the lock by itself, or if there is no place for one.
+    /// The file; `None` if there is no place for one.
     fn open(tools: &Tools) -> Option<File> {
-        if !Family::ALL
-            .into_iter()
-            .any(|family| is_newer(tools, family))
-        {
-            return None;
-        }
         let file = tools.lock_file();
         File::open(file)
             .or_else(|_| {
@@ -217,7 +211,7 @@ impl Lock {
 }
 
 /// Starts making all changes, in order, as one. The lock, if given, is held until the tool has ended, also if it is
-/// dropped before.
+/// dropped before; a tool that [`locks_by_itself`] does not get it, and works once it is free.
 pub fn start(
     tools: &Tools,
     family: Family,
@@ -226,7 +220,9 @@ pub fn start(
 ) -> Result<Job, ToolError> {
     let wait = format!("--wait={}", tools.limits().lock_seconds);
     // The lock lives as long as an open file does: so the tool gets it, for the output that it never makes.
-    let held = lock.and_then(|lock| lock.0.as_ref()?.try_clone().ok());
+    let held = lock
+        .filter(|_| !locks_by_itself(tools, family))
+        .and_then(|lock| lock.0.as_ref()?.try_clone().ok());
     let stdout = held.map_or_else(Stdio::piped, Stdio::from);
     tools.start_with(
         family.restore(),
@@ -244,6 +240,8 @@ pub fn start_reading(tools: &Tools, family: Family) -> Result<Job, ToolError> {
 /// Reads the table, lets `plan` compute what is to be changed, and changes it. If the change is refused, somebody who
 /// does not mind the lock may have come in between: then all begins again.
 ///
+/// The lock is taken here if the family's tool needs it, so the caller must not have it.
+///
 /// With a `guess` of what is there, as far as `plan` looks at it, nothing is read unless the change is refused.
 ///
 /// # Errors
@@ -251,10 +249,13 @@ pub fn start_reading(tools: &Tools, family: Family) -> Result<Job, ToolError> {
 pub fn reconcile(
     tools: &Tools,
     family: Family,
-    lock: &Lock,
     guess: Option<Saved>,
     mut plan: impl FnMut(&Saved) -> Vec<Change>,
 ) -> Result<(), ToolError> {
+    let lock = match locks_by_itself(tools, family) {
+        true => None,
+        false => Some(Lock::take(tools)?),
+    };
     let read = || Saved::of(start_reading(tools, family)?);
     let mut saved = guess.map_or_else(read, Ok)?;
     for attempt in 1.. {
@@ -262,7 +263,7 @@ pub fn reconcile(
         if changes.is_empty() {
             return Ok(());
         }
-        let outcome = start(tools, family, &changes, Some(lock))?
+        let outcome = start(tools, family, &changes, lock.as_ref())?
             .finish()?
             .success();
         let Err(error) = outcome else { return Ok(()) };
@@ -296,16 +297,12 @@ pub fn presence(tools: &Tools, family: Family, chain: &str) -> Presence {
 pub fn older_may_have_rules(tools: &Tools, family: Family) -> bool {
     let was_used =
         || ruleset::legacy_tables(family).is_none_or(|tables| tables.iter().any(|it| it == TABLE));
-    !is_newer(tools, family) && was_used()
+    locks_by_itself(tools, family) && was_used()
 }
 
-/// Is the tool surely of the newer kind?
-fn is_newer(tools: &Tools, family: Family) -> bool {
-    let program = tools
-        .find(family.restore())
-        .ok()
-        .and_then(|path| path.canonicalize().ok());
-    program.is_some_and(|program| program.ends_with(NEWER))
+/// Does the family's tool take the [`Lock`] itself? So the older kind, and who knows what else.
+pub fn locks_by_itself(tools: &Tools, family: Family) -> bool {
+    !matches!(usable::kind(tools, family), Ok(Kind::Newer))
 }
 
 /// What `iptables-restore` reads.

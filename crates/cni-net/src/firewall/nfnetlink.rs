@@ -4,8 +4,11 @@ use std::io::{self, ErrorKind};
 
 use netlink_sys::{Socket, SocketAddr};
 use nix::errno::Errno;
+use nix::sys::socket::MsgFlags;
 
 const NETLINK_NETFILTER: isize = 12;
+const NFNL_MSG_BATCH_BEGIN: u16 = 0x10;
+const NFNL_MSG_BATCH_END: u16 = 0x11;
 
 const NLM_F_REQUEST: u16 = 1;
 const NLM_F_ACK: u16 = 4;
@@ -14,14 +17,17 @@ const NLM_F_DUMP_INTR: u16 = 0x10;
 const NLMSG_ERROR: u16 = 2;
 const NLMSG_DONE: u16 = 3;
 
+/// struct nlmsghdr and struct nfgenmsg, in bytes.
+const HEADERS: usize = 16 + 4;
+
 /// The attribute holds others.
 pub(super) const NLA_F_NESTED: u16 = 0x8000;
 
 /// Large enough for any message of a dump (net/netlink/af_netlink.c: at most 32 KiB).
 const BUFFER: usize = 64 * 1024;
 
-/// A dump during which something changed is asked for again, so many times.
-const ATTEMPTS: usize = 10;
+/// What somebody else disturbs is tried so many times.
+pub(super) const ATTEMPTS: usize = 10;
 
 /// What is asked of the kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,25 +57,71 @@ impl Connection {
     /// # Errors
     /// If it goes on changing while it is read.
     pub(super) fn dump(&self, message: &Message) -> io::Result<Vec<Vec<u8>>> {
-        let mut last = ErrorKind::Interrupted.into();
-        for _ in 0..ATTEMPTS {
+        let found = undisturbed(|| {
             let mut found = Vec::new();
-            match self.ask(message, Question::Dump, |payload| {
-                found.push(payload.to_vec())
-            }) {
-                Ok(true) => return Ok(found),
-                Ok(false) => {}
-                Err(error) if is_absence(&error) => return Ok(Vec::new()),
-                Err(error) if error.raw_os_error() == Some(Errno::EINTR as i32) => last = error,
-                Err(error) => return Err(error),
-            }
+            let unchanged = self.ask(message, Question::Dump, |payload| {
+                found.push(payload.to_vec());
+            })?;
+            Ok(unchanged.then_some(found))
+        });
+        match found {
+            Err(error) if is_absence(&error) => Ok(Vec::new()),
+            found => found,
         }
-        Err(last)
     }
 
     /// Has something done.
     pub(super) fn command(&self, message: &Message) -> io::Result<()> {
         self.ask(message, Question::Command, |_| {}).map(drop)
+    }
+
+    /// Is there what the message asks for?
+    pub(super) fn exists(&self, message: &Message) -> io::Result<bool> {
+        match self.command(message) {
+            Ok(()) => Ok(true),
+            Err(error) if is_absence(&error) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Has the kernel the message's subsystem, and its family, be there what it asks for or not?
+    pub(super) fn understands(&self, message: &Message) -> io::Result<bool> {
+        match self.command(message) {
+            Ok(()) => Ok(true),
+            Err(error) if error.raw_os_error() == Some(Errno::ENOENT as i32) => Ok(true),
+            Err(error) if is_absence(&error) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Has all of this done by a subsystem as one change: as a whole or not at all.
+    ///
+    /// # Errors
+    /// The first refusal.
+    pub(super) fn batch(&self, subsystem: u16, messages: &[Message]) -> io::Result<()> {
+        let Some((last, others)) = messages.split_last() else {
+            return Ok(());
+        };
+        let edge = |kind| Message {
+            resource: subsystem,
+            ..Message::new(0, kind, 0)
+        };
+        let mut batch = edge(NFNL_MSG_BATCH_BEGIN).bytes(NLM_F_REQUEST);
+        for message in others {
+            batch.extend(message.bytes(NLM_F_REQUEST));
+        }
+        // Refusals are told of in any case; one answer more shows that all was looked at.
+        batch.extend(last.bytes(NLM_F_REQUEST | NLM_F_ACK));
+        batch.extend(edge(NFNL_MSG_BATCH_END).bytes(NLM_F_REQUEST));
+        self.0.send(&batch, 0)?;
+        // The kernel has done its work when the call returns, so all its answers are there.
+        let mut outcome = Ok(());
+        loop {
+            match self.receive(MsgFlags::MSG_DONTWAIT) {
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return outcome,
+                answer => outcome = outcome.and(read(&answer?, |_| {}).map(drop)),
+            }
+        }
     }
 
     /// Sends a message and hands each answer on. Was all left alone meanwhile?
@@ -79,32 +131,85 @@ impl Connection {
         question: Question,
         mut found: impl FnMut(&[u8]),
     ) -> io::Result<bool> {
-        const HEADERS: usize = 16 + 4;
-        self.0.send(&message.bytes(question), 0)?;
+        self.0.send(&message.bytes(question.flags()), 0)?;
         let mut unchanged = true;
-        let mut buffer = Vec::with_capacity(BUFFER);
         loop {
-            buffer.clear();
-            self.0.recv(&mut buffer, 0)?;
-            let mut rest = buffer.as_slice();
-            while let [a, b, c, d, e, f, g, h, ..] = *rest {
-                let length = u32::from_ne_bytes([a, b, c, d]) as usize;
-                let (kind, flags) = (u16::from_ne_bytes([e, f]), u16::from_ne_bytes([g, h]));
-                let answer = rest.get(..length).ok_or(ErrorKind::InvalidData)?;
-                rest = rest
-                    .get(length.max(16).next_multiple_of(4)..)
-                    .unwrap_or_default();
-                unchanged &= flags & NLM_F_DUMP_INTR == 0;
-                match (kind, answer.get(16..20)) {
-                    (NLMSG_ERROR | NLMSG_DONE, Some(&[a, b, c, d])) => {
-                        return match i32::from_ne_bytes([a, b, c, d]) {
-                            0 => Ok(unchanged),
-                            errno => Err(io::Error::from_raw_os_error(-errno)),
-                        };
-                    }
-                    _ => found(answer.get(HEADERS..).unwrap_or_default()),
-                }
+            let piece = read(&self.receive(MsgFlags::empty())?, &mut found)?;
+            unchanged &= piece.unchanged;
+            if piece.is_last {
+                return Ok(unchanged);
             }
+        }
+    }
+
+    fn receive(&self, flags: MsgFlags) -> io::Result<Vec<u8>> {
+        let mut buffer = Vec::with_capacity(BUFFER);
+        self.0.recv(&mut buffer, flags.bits())?;
+        Ok(buffer)
+    }
+}
+
+/// What `read` reads whole, which it tells by something and not nothing.
+///
+/// # Errors
+/// EINTR if it is disturbed each time.
+fn undisturbed<T>(mut read: impl FnMut() -> io::Result<Option<T>>) -> io::Result<T> {
+    for _ in 0..ATTEMPTS {
+        match read() {
+            Ok(Some(whole)) => return Ok(whole),
+            Ok(None) => {}
+            Err(error) if error.raw_os_error() == Some(Errno::EINTR as i32) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Err(Errno::EINTR.into())
+}
+
+/// What one piece tells of the whole answer.
+struct Piece {
+    is_last: bool,
+    /// Was all left alone while it was made?
+    unchanged: bool,
+}
+
+/// Hands each message on, without its headers.
+fn read(mut messages: &[u8], mut found: impl FnMut(&[u8])) -> io::Result<Piece> {
+    let mut unchanged = true;
+    while let [a, b, c, d, e, f, g, h, ..] = *messages {
+        let length = u32::from_ne_bytes([a, b, c, d]) as usize;
+        let (kind, flags) = (u16::from_ne_bytes([e, f]), u16::from_ne_bytes([g, h]));
+        let message = messages
+            .get(..length)
+            .filter(|it| it.len() >= HEADERS)
+            .ok_or(ErrorKind::InvalidData)?;
+        messages = messages
+            .get(length.next_multiple_of(4)..)
+            .unwrap_or_default();
+        unchanged &= flags & NLM_F_DUMP_INTR == 0;
+        match (kind, &message[16..]) {
+            (NLMSG_ERROR | NLMSG_DONE, &[a, b, c, d, ..]) => {
+                return match i32::from_ne_bytes([a, b, c, d]) {
+                    0 => Ok(Piece {
+                        is_last: true,
+                        unchanged,
+                    }),
+                    errno => Err(io::Error::from_raw_os_error(-errno)),
+                };
+            }
+            _ => found(&message[HEADERS..]),
+        }
+    }
+    Ok(Piece {
+        is_last: false,
+        unchanged,
+    })
+}
+
+impl Question {
+    fn flags(self) -> u16 {
+        match self {
+            Question::Dump => NLM_F_REQUEST | NLM_F_DUMP,
+            Question::Command => NLM_F_REQUEST | NLM_F_ACK,
         }
     }
 }
@@ -127,6 +232,7 @@ pub(super) fn is_absence(error: &io::Error) -> bool {
 pub(super) struct Message {
     kind: u16,
     family: u8,
+    resource: u16,
     attributes: Vec<u8>,
 }
 
@@ -136,6 +242,7 @@ impl Message {
         Message {
             kind: subsystem << 8 | kind,
             family,
+            resource: 0,
             attributes: Vec::new(),
         }
     }
@@ -146,18 +253,20 @@ impl Message {
         self
     }
 
-    fn bytes(&self, question: Question) -> Vec<u8> {
-        let flags = match question {
-            Question::Dump => NLM_F_REQUEST | NLM_F_DUMP,
-            Question::Command => NLM_F_REQUEST | NLM_F_ACK,
-        };
-        let length = 16 + 4 + self.attributes.len();
+    /// The same with one more attribute, a text.
+    pub(super) fn with_text(self, kind: u16, text: &str) -> Message {
+        self.with(kind, &[text.as_bytes(), &[0]].concat())
+    }
+
+    fn bytes(&self, flags: u16) -> Vec<u8> {
+        let length = HEADERS + self.attributes.len();
         let mut bytes = Vec::with_capacity(length);
         bytes.extend((length as u32).to_ne_bytes());
         bytes.extend(self.kind.to_ne_bytes());
         bytes.extend(flags.to_ne_bytes());
         bytes.extend([0; 8]); // sequence number and port: one question at a time
-        bytes.extend([self.family, 0, 0, 0]); // struct nfgenmsg: version 0, no resource
+        bytes.extend([self.family, 0]); // struct nfgenmsg: the version is 0
+        bytes.extend(self.resource.to_be_bytes());
         bytes.extend(&self.attributes);
         bytes
     }
@@ -226,6 +335,34 @@ pub(super) fn number(bytes: &[u8]) -> Option<u32> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_disturbed_each_time_is_an_error_and_not_half_the_truth() {
+        let mut attempts = 0;
+        let disturbed = undisturbed::<()>(|| {
+            attempts += 1;
+            Ok(None)
+        });
+        assert_eq!(attempts, ATTEMPTS);
+        let error = disturbed.unwrap_err();
+        assert_eq!(error.raw_os_error(), Some(Errno::EINTR as i32));
+        assert_eq!(error.kind(), ErrorKind::Interrupted);
+        let mut answers = vec![Ok(Some(1)), Err(Errno::EINTR.into()), Ok(None)];
+        assert_eq!(undisturbed(|| answers.pop().unwrap()).unwrap(), 1);
+        let refused = undisturbed::<()>(|| Err(Errno::EPERM.into())).unwrap_err();
+        assert_eq!(refused.kind(), ErrorKind::PermissionDenied);
+    }
+
+    #[test]
+    fn a_disturbance_told_of_with_the_last_message_counts() {
+        let mut done = Message::new(0, NLMSG_DONE, 0).bytes(NLM_F_DUMP_INTR);
+        let piece = read(&done, |_| unreachable!("there is nothing else")).unwrap();
+        assert!(piece.is_last && !piece.unchanged);
+        done[6..8].copy_from_slice(&[0, 0]);
+        assert!(read(&done, |_| {}).unwrap().unchanged);
+        done[..4].copy_from_slice(&8_u32.to_ne_bytes());
+        assert!(read(&done, |_| {}).is_err(), "shorter than its headers");
+    }
 
     #[test]
     fn attributes_are_laid_out_and_found() {

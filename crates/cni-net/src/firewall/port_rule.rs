@@ -56,10 +56,9 @@ impl PortRules {
         let Some(connection) = &self.0 else {
             return Ok(Vec::new());
         };
-        let zeroed = |name: &str| [name.as_bytes(), &[0]].concat();
         let message = Message::new(NFNL_SUBSYS_NFTABLES, NFT_MSG_GETRULE, family as u8)
-            .with(NFTA_RULE_TABLE, &zeroed(table))
-            .with(NFTA_RULE_CHAIN, &zeroed(chain));
+            .with_text(NFTA_RULE_TABLE, table)
+            .with_text(NFTA_RULE_CHAIN, chain);
         let rules = connection.dump(&message)?;
         // Kernels before 4.9 give the rules of all chains.
         let is = |rule: &[u8], kind, name| {
@@ -293,7 +292,7 @@ pub(super) fn address(bytes: &[u8]) -> Option<IpAddr> {
 }
 
 /// nft's notes on a rule: kind, length, value, without padding (libnftnl, udata.h).
-fn comment(mut notes: &[u8]) -> Option<String> {
+pub(super) fn comment(mut notes: &[u8]) -> Option<String> {
     const NFTNL_UDATA_RULE_COMMENT: u8 = 0;
     while let [kind, length, rest @ ..] = notes {
         let value = rest.get(..usize::from(*length))?;

@@ -9,21 +9,15 @@
 use std::fs;
 use std::io::{self, ErrorKind};
 
-use netlink_sys::{Socket, SocketAddr};
-use nix::errno::Errno;
-use nix::sys::socket::MsgFlags;
-
 use super::iptables;
+use super::nfnetlink::{ATTEMPTS, Attributes, Connection, Message, text};
 
-const NETLINK_NETFILTER: isize = 12;
 const NFNL_SUBSYS_NFTABLES: u16 = 10;
 const NFT_MSG_GETTABLE: u16 = 1;
 const NFT_MSG_GETCHAIN: u16 = 4;
 const NFT_MSG_DELCHAIN: u16 = 5;
 const NFT_MSG_GETRULE: u16 = 7;
 const NFT_MSG_DELRULE: u16 = 8;
-const NFNL_MSG_BATCH_BEGIN: u16 = 0x10;
-const NFNL_MSG_BATCH_END: u16 = 0x11;
 
 const NFTA_TABLE_NAME: u16 = 1;
 const NFTA_CHAIN_TABLE: u16 = 1;
@@ -31,22 +25,6 @@ const NFTA_CHAIN_NAME: u16 = 3;
 const NFTA_RULE_TABLE: u16 = 1;
 const NFTA_RULE_CHAIN: u16 = 2;
 const NFTA_RULE_HANDLE: u16 = 3;
-
-const NLM_F_REQUEST: u16 = 1;
-const NLM_F_ACK: u16 = 4;
-const NLM_F_DUMP: u16 = 0x300;
-const NLM_F_DUMP_INTR: u16 = 0x10;
-const NLMSG_ERROR: u16 = 2;
-const NLMSG_DONE: u16 = 3;
-
-/// struct nlmsghdr and struct nfgenmsg, in bytes.
-const HEADERS: usize = 16 + 4;
-
-/// Large enough for any message of a dump (net/netlink/af_netlink.c: at most 32 KiB).
-const BUFFER: usize = 64 * 1024;
-
-/// What somebody else disturbs is tried so many times.
-const ATTEMPTS: usize = 10;
 
 /// A family of tables.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -118,7 +96,7 @@ pub enum Removal {
 ///
 /// Dropped after something was removed, it waits until no packet can be met by it any more, some 10 ms. That time passes
 /// also while the caller does something else before.
-pub struct Ruleset(Socket);
+pub struct Ruleset(Connection);
 
 impl From<iptables::Family> for Family {
     fn from(family: iptables::Family) -> Family {
@@ -132,35 +110,31 @@ impl From<iptables::Family> for Family {
 impl Ruleset {
     /// A connection to the ruleset; `None` if the kernel has none.
     pub fn open() -> io::Result<Option<Ruleset>> {
-        let socket = match Socket::new(NETLINK_NETFILTER) {
-            Err(error) if is_absence(&error) => return Ok(None),
-            socket => socket?,
-        };
-        socket.connect(&SocketAddr::new(0, 0))?;
-        Ok(Some(Ruleset(socket)))
+        Ok(Connection::open()?.map(Ruleset))
+    }
+
+    /// Has the kernel nf_tables, with tables of that family, be there any or not?
+    pub fn is_there(&self, family: Family) -> io::Result<bool> {
+        let any = nftables(NFT_MSG_GETTABLE, family, &[(NFTA_TABLE_NAME, "nat")]);
+        self.0.understands(&any)
     }
 
     /// Is there such a table?
     pub fn has_table(&self, family: Family, table: &str) -> io::Result<bool> {
-        self.exists(&nftables(
-            NFT_MSG_GETTABLE,
-            0,
-            family,
-            &[(NFTA_TABLE_NAME, table)],
-        ))
+        let message = nftables(NFT_MSG_GETTABLE, family, &[(NFTA_TABLE_NAME, table)]);
+        self.0.exists(&message)
     }
 
     /// Is there such a chain?
     pub fn has_chain(&self, family: Family, table: &str, chain: &str) -> io::Result<bool> {
-        self.exists(&nftables(
-            NFT_MSG_GETCHAIN,
-            0,
-            family,
-            &[(NFTA_CHAIN_TABLE, table), (NFTA_CHAIN_NAME, chain)],
-        ))
+        let names = [(NFTA_CHAIN_TABLE, table), (NFTA_CHAIN_NAME, chain)];
+        self.0.exists(&nftables(NFT_MSG_GETCHAIN, family, &names))
     }
 
     /// The rules of a chain, in order; none if there is no such chain.
+    ///
+    /// # Errors
+    /// EINTR if they go on changing while they are read.
     pub fn rules(&self, family: Family, table: &str, chain: &str) -> io::Result<Vec<Rule>> {
         self.rules_of(
             family,
@@ -169,6 +143,9 @@ impl Ruleset {
     }
 
     /// The rules of all chains of a table, each chain's in order; none if there is no such table.
+    ///
+    /// # Errors
+    /// EINTR if they go on changing while they are read.
     pub fn rules_of_table(&self, family: Family, table: &str) -> io::Result<Vec<Rule>> {
         self.rules_of(family, &[(NFTA_RULE_TABLE, table)])
     }
@@ -178,25 +155,8 @@ impl Ruleset {
     /// # Errors
     /// ENOENT if something of it is gone already, EBUSY if a chain is still jumped to.
     pub fn remove(&self, removals: &[Removal]) -> io::Result<()> {
-        let Some((last, others)) = removals.split_last() else {
-            return Ok(());
-        };
-        let mut batch = message(NFNL_MSG_BATCH_BEGIN, 0, 0, NFNL_SUBSYS_NFTABLES);
-        for removal in others {
-            batch.extend(removal.message(0));
-        }
-        // Refusals are told of in any case; one answer more shows that all was looked at.
-        batch.extend(last.message(NLM_F_ACK));
-        batch.extend(message(NFNL_MSG_BATCH_END, 0, 0, NFNL_SUBSYS_NFTABLES));
-        self.0.send(&batch, 0)?;
-        // The kernel has done its work when the call returns, so all its answers are there.
-        let mut outcome = Ok(());
-        loop {
-            match self.receive(MsgFlags::MSG_DONTWAIT) {
-                Err(error) if error.kind() == ErrorKind::WouldBlock => return outcome,
-                answer => outcome = outcome.and(read(&answer?, |_| {}).map(drop)),
-            }
-        }
+        let messages: Vec<Message> = removals.iter().map(Removal::message).collect();
+        self.0.batch(NFNL_SUBSYS_NFTABLES, &messages)
     }
 
     /// Removes what `find` finds. If it cannot be removed, somebody may have come in between: then all begins again.
@@ -223,89 +183,21 @@ impl Ruleset {
 
     /// The rules with all of these attributes.
     fn rules_of(&self, family: Family, wanted: &[(u16, &str)]) -> io::Result<Vec<Rule>> {
-        let request = nftables(NFT_MSG_GETRULE, NLM_F_DUMP, family, wanted);
-        let mut rules = Vec::new();
-        for _ in 0..ATTEMPTS {
-            rules.clear();
-            let unchanged = self.ask(&request, |payload| {
-                // Kernels before 4.9 give the rules of all chains.
-                let is = |&(kind, name): &(u16, &str)| {
-                    Attributes::find(payload, kind).is_some_and(|it| text(it) == name)
-                };
-                if wanted.iter().all(is) {
-                    rules.push(rule::parse(payload));
-                }
-            });
-            match unchanged {
-                Ok(true) => return Ok(rules),
-                Ok(false) => {}
-                Err(error) if is_absence(&error) => return Ok(Vec::new()),
-                Err(error) if error.raw_os_error() == Some(Errno::EINTR as i32) => {}
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(rules)
+        let found = self.0.dump(&nftables(NFT_MSG_GETRULE, family, wanted))?;
+        // Kernels before 4.9 give the rules of all chains.
+        let is_wanted = |rule: &&Vec<u8>| {
+            let is = |&(kind, name): &(u16, &str)| {
+                Attributes::find(rule, kind).is_some_and(|it| text(it) == name)
+            };
+            wanted.iter().all(is)
+        };
+        let rules = found.iter().filter(is_wanted);
+        Ok(rules.map(|rule| rule::parse(rule)).collect())
     }
-
-    fn exists(&self, request: &[u8]) -> io::Result<bool> {
-        match self.ask(request, |_| {}) {
-            Ok(_) => Ok(true),
-            Err(error) if is_absence(&error) => Ok(false),
-            Err(error) => Err(error),
-        }
-    }
-
-    /// Sends a request and hands each answer on, without its headers. Was the ruleset left alone meanwhile?
-    fn ask(&self, request: &[u8], mut found: impl FnMut(&[u8])) -> io::Result<bool> {
-        self.0.send(request, 0)?;
-        let mut unchanged = true;
-        while let Some(is_unchanged) = read(&self.receive(MsgFlags::empty())?, &mut found)? {
-            unchanged &= is_unchanged;
-            if !is_dump(request) {
-                break;
-            }
-        }
-        Ok(unchanged)
-    }
-
-    fn receive(&self, flags: MsgFlags) -> io::Result<Vec<u8>> {
-        let mut buffer = Vec::with_capacity(BUFFER);
-        self.0.recv(&mut buffer, flags.bits())?;
-        Ok(buffer)
-    }
-}
-
-/// Hands on each of the messages, without its headers. Was the ruleset left alone meanwhile? `None` with the last one.
-fn read(mut messages: &[u8], mut found: impl FnMut(&[u8])) -> io::Result<Option<bool>> {
-    let mut unchanged = true;
-    while let [a, b, c, d, e, f, g, h, ..] = *messages {
-        let length = u32::from_ne_bytes([a, b, c, d]) as usize;
-        let (kind, flags) = (u16::from_ne_bytes([e, f]), u16::from_ne_bytes([g, h]));
-        let message = messages
-            .get(..length)
-            .filter(|it| it.len() >= HEADERS)
-            .ok_or(ErrorKind::InvalidData)?;
-        messages = messages
-            .get(length.next_multiple_of(4)..)
-            .unwrap_or_default();
-        unchanged &= flags & NLM_F_DUMP_INTR == 0;
-        match (kind, &message[16..]) {
-            (NLMSG_ERROR | NLMSG_DONE, &[a, b, c, d, ..]) => {
-                let errno = i32::from_ne_bytes([a, b, c, d]);
-                return if errno == 0 {
-                    Ok(None)
-                } else {
-                    Err(io::Error::from_raw_os_error(-errno))
-                };
-            }
-            _ => found(&message[HEADERS..]),
-        }
-    }
-    Ok(Some(unchanged))
 }
 
 impl Removal {
-    fn message(&self, flags: u16) -> Vec<u8> {
+    fn message(&self) -> Message {
         match self {
             Removal::Rule {
                 family,
@@ -314,9 +206,8 @@ impl Removal {
                 handle,
             } => {
                 let names = [(NFTA_RULE_TABLE, *table), (NFTA_RULE_CHAIN, chain)];
-                let mut message = nftables(NFT_MSG_DELRULE, flags, *family, &names);
-                append(&mut message, NFTA_RULE_HANDLE, &handle.to_be_bytes());
-                message
+                nftables(NFT_MSG_DELRULE, *family, &names)
+                    .with(NFTA_RULE_HANDLE, &handle.to_be_bytes())
             }
             Removal::Chain {
                 family,
@@ -324,7 +215,7 @@ impl Removal {
                 chain,
             } => {
                 let names = [(NFTA_CHAIN_TABLE, *table), (NFTA_CHAIN_NAME, chain)];
-                nftables(NFT_MSG_DELCHAIN, flags, *family, &names)
+                nftables(NFT_MSG_DELCHAIN, *family, &names)
             }
         }
     }
@@ -345,100 +236,18 @@ pub fn legacy_tables(family: iptables::Family) -> Option<Vec<String>> {
     }
 }
 
-/// Does the error say that there is no such thing, be it because the kernel has no such subsystem or family at all?
-fn is_absence(error: &io::Error) -> bool {
-    let absences = [
-        Errno::ENOENT,
-        Errno::EPROTONOSUPPORT,
-        Errno::EAFNOSUPPORT,
-        Errno::EOPNOTSUPP,
-        Errno::EINVAL, // the subsystem's module is not there (net/netfilter/nfnetlink.c)
-    ];
-    error
-        .raw_os_error()
-        .is_some_and(|number| absences.contains(&Errno::from_raw(number)))
-}
-
 /// A message of nf_tables, with names as attributes.
-fn nftables(kind: u16, flags: u16, family: Family, names: &[(u16, &str)]) -> Vec<u8> {
-    let mut message = message(NFNL_SUBSYS_NFTABLES << 8 | kind, flags, family as u8, 0);
-    for (kind, name) in names {
-        append(&mut message, *kind, &[name.as_bytes(), &[0]].concat());
-    }
-    message
-}
-
-/// A message without attributes: struct nlmsghdr and struct nfgenmsg. Sequence number and port stay 0: each question is
-/// answered before the next one.
-fn message(kind: u16, flags: u16, family: u8, resource: u16) -> Vec<u8> {
-    let mut message = Vec::with_capacity(128);
-    message.extend((HEADERS as u32).to_ne_bytes());
-    message.extend(kind.to_ne_bytes());
-    message.extend((NLM_F_REQUEST | flags).to_ne_bytes());
-    message.extend([0; 8]);
-    message.extend([family, 0]);
-    message.extend(resource.to_be_bytes());
-    message
-}
-
-/// Appends an attribute.
-fn append(message: &mut Vec<u8>, kind: u16, value: &[u8]) {
-    message.extend((4 + value.len() as u16).to_ne_bytes());
-    message.extend(kind.to_ne_bytes());
-    message.extend(value);
-    message.resize(message.len().next_multiple_of(4), 0);
-    let length = message.len() as u32;
-    message[..4].copy_from_slice(&length.to_ne_bytes());
-}
-
-fn is_dump(message: &[u8]) -> bool {
-    u16::from_ne_bytes([message[6], message[7]]) & NLM_F_DUMP == NLM_F_DUMP
-}
-
-/// Attributes as netlink lays them out: length, kind, value, padding.
-struct Attributes<'a>(&'a [u8]);
-
-impl<'a> Iterator for Attributes<'a> {
-    type Item = (u16, &'a [u8]);
-
-    fn next(&mut self) -> Option<(u16, &'a [u8])> {
-        const NLA_TYPE_MASK: u16 = 0x3fff;
-        let [a, b, c, d, ..] = *self.0 else {
-            return None;
-        };
-        let length = usize::from(u16::from_ne_bytes([a, b]));
-        let value = self.0.get(4..length)?;
-        self.0 = self.0.get(length.next_multiple_of(4)..).unwrap_or_default();
-        Some((u16::from_ne_bytes([c, d]) & NLA_TYPE_MASK, value))
-    }
-}
-
-impl<'a> Attributes<'a> {
-    /// The value of an attribute.
-    fn find(bytes: &'a [u8], kind: u16) -> Option<&'a [u8]> {
-        Attributes(bytes)
-            .find(|&(found, _)| found == kind)
-            .map(|(_, value)| value)
-    }
-
-    /// The value of an attribute inside others.
-    fn find_in(bytes: &'a [u8], path: &[u16]) -> Option<&'a [u8]> {
-        path.iter()
-            .try_fold(bytes, |bytes, &kind| Attributes::find(bytes, kind))
-    }
-}
-
-fn text(bytes: &[u8]) -> String {
-    let end = bytes
-        .iter()
-        .position(|&byte| byte == 0)
-        .unwrap_or(bytes.len());
-    String::from_utf8_lossy(&bytes[..end]).into_owned()
+fn nftables(kind: u16, family: Family, names: &[(u16, &str)]) -> Message {
+    let message = Message::new(NFNL_SUBSYS_NFTABLES, kind, family as u8);
+    names.iter().fold(message, |message, (kind, name)| {
+        message.with_text(*kind, name)
+    })
 }
 
 /// How a rule is laid out.
 mod rule {
     use super::{Attributes, NFTA_RULE_CHAIN, NFTA_RULE_HANDLE, Rule, Verdict, text};
+    use crate::firewall::port_rule::comment;
 
     const NFTA_RULE_EXPRESSIONS: u16 = 4;
     const NFTA_RULE_USERDATA: u16 = 7;
@@ -511,18 +320,5 @@ mod rule {
             (NFT_RETURN, _) => Verdict::Return,
             _ => Verdict::Other,
         })
-    }
-
-    /// nft's notes on a rule: kind, length, value, without padding (libnftnl, udata.h).
-    fn comment(mut notes: &[u8]) -> Option<String> {
-        const NFTNL_UDATA_RULE_COMMENT: u8 = 0;
-        while let [kind, length, rest @ ..] = notes {
-            let value = rest.get(..usize::from(*length))?;
-            if *kind == NFTNL_UDATA_RULE_COMMENT {
-                return Some(text(value));
-            }
-            notes = &rest[usize::from(*length)..];
-        }
-        None
     }
 }

@@ -14,10 +14,12 @@ use nix::sys::signal::{Signal, kill, killpg};
 use nix::unistd::Pid;
 use tempfile::TempDir;
 
-use super::iptables::{self, Change, Family, Lock, NEWER, Presence, Rule, Saved};
+use super::iptables::{self, Change, Family, Lock, Presence, Rule, Saved};
+use super::nfnetlink::{Connection, Message};
 use super::nft::{self, Transaction};
 use super::ruleset::{self, Removal, Ruleset, Verdict};
 use super::tool::{Job, Limits, ToolError, Tools};
+use super::usable::{self, Kind, NEWER};
 
 /// Runs `test` in a new network namespace, on a thread that ends with it.
 fn in_namespace(test: impl FnOnce() + Send + 'static) {
@@ -195,8 +197,7 @@ fn a_change_is_made_whole_or_not_at_all() {
 fn k17_parallel_changes_neither_fail_nor_repeat() {
     with_each_kind(|tools| {
         let add = |number: usize| {
-            let lock = Lock::take(tools).unwrap();
-            iptables::reconcile(tools, Family::Ipv4, &lock, None, |saved| {
+            iptables::reconcile(tools, Family::Ipv4, None, |saved| {
                 if saved.has_chain(&chain(number)) {
                     Vec::new()
                 } else {
@@ -212,11 +213,8 @@ fn k17_parallel_changes_neither_fail_nor_repeat() {
         assert_eq!(saved.rules_of("POSTROUTING").count(), 12, "{saved:#?}");
         assert_eq!(saved.rules.len(), 36);
         at_once((0..12).flat_map(|number| [number; 3]), |number| {
-            let lock = Lock::take(tools).unwrap();
-            iptables::reconcile(tools, Family::Ipv4, &lock, None, |saved| {
-                removals(saved, number)
-            })
-            .unwrap();
+            iptables::reconcile(tools, Family::Ipv4, None, |saved| removals(saved, number))
+                .unwrap();
         });
         let saved = read(tools, Family::Ipv4);
         assert_eq!(saved.rules, []);
@@ -300,12 +298,116 @@ fn the_lock_is_the_tools_for_as_long_as_it_runs() {
     drop(Lock::take(&patient).unwrap());
 }
 
+/// Runs `test` with the newer kind of `iptables` for one family and the older for the other, which have one lock, each
+/// way round in a new namespace. Nobody waits longer for the lock than two seconds.
+fn with_mixed_kinds(test: impl Fn(&Tools, Family) + Clone + Send + 'static) {
+    for older in Family::ALL {
+        let test = test.clone();
+        in_namespace(move || {
+            let folder = tempfile::tempdir().unwrap();
+            let lock = folder.path().join("lock");
+            for family in Family::ALL {
+                for part in ["restore", "save"] {
+                    let tool = folder.path().join(format!("{}-{part}", family.tool()));
+                    if family == older {
+                        let text = format!(
+                            "#!/bin/sh\nXTABLES_LOCKFILE={} exec /usr/sbin/{}-legacy-{part} \"$@\"\n",
+                            lock.display(),
+                            family.tool(),
+                        );
+                        executable(&tool, &text);
+                    } else {
+                        symlink(format!("/usr/sbin/{}-nft-{part}", family.tool()), tool).unwrap();
+                    }
+                }
+            }
+            let limits = Limits {
+                lock_seconds: 2,
+                total: Duration::from_secs(120),
+            };
+            test(&Tools::new([folder.path().to_owned()], lock, limits), older);
+        });
+    }
+}
+
+#[test]
+fn families_of_different_kinds_do_not_lock_each_other_out() {
+    with_mixed_kinds(|tools, older| {
+        for family in Family::ALL {
+            let kind = usable::kind(tools, family).unwrap();
+            assert_eq!(kind == Kind::Older, family == older);
+            assert_eq!(iptables::locks_by_itself(tools, family), family == older);
+            iptables::reconcile(tools, family, None, |saved| {
+                if saved.has_chain(&chain(1)) {
+                    Vec::new()
+                } else {
+                    additions(1)
+                }
+            })
+            .unwrap();
+        }
+        // Both at once; the lock is nobody's but the newer tool's once it is dropped here.
+        let lock = Lock::take(tools).unwrap();
+        let jobs = Family::ALL
+            .map(|family| iptables::start(tools, family, &additions(2), Some(&lock)).unwrap());
+        drop(lock);
+        for job in jobs {
+            job.finish().unwrap().success().unwrap();
+        }
+        for family in Family::ALL {
+            let saved = read(tools, family);
+            assert!(
+                saved.has_chain(&chain(1)) && saved.has_chain(&chain(2)),
+                "{saved:?}"
+            );
+        }
+    });
+}
+
+#[test]
+fn a_missing_subsystem_is_told_from_a_missing_table() {
+    in_namespace(|| {
+        const NFNL_SUBSYS_NFTABLES: u16 = 10;
+        const NOBODYS: u16 = 200;
+        const NFT_MSG_GETTABLE: u16 = 1;
+        const NFTA_TABLE_NAME: u16 = 1;
+        let connection = Connection::open().unwrap().unwrap();
+        let table = |subsystem| {
+            Message::new(subsystem, NFT_MSG_GETTABLE, ruleset::Family::Ip as u8)
+                .with_text(NFTA_TABLE_NAME, "none")
+        };
+        for (subsystem, is_there) in [(NFNL_SUBSYS_NFTABLES, true), (NOBODYS, false)] {
+            let table = table(subsystem);
+            assert!(!connection.exists(&table).unwrap());
+            assert_eq!(connection.understands(&table).unwrap(), is_there);
+        }
+    });
+}
+
+#[test]
+fn the_kernel_is_asked_whether_it_has_nf_tables_at_all() {
+    in_namespace(|| {
+        let tools = Tools::system();
+        usable::check_nft(&tools).unwrap();
+        // Nothing is made for that.
+        let ruleset = Ruleset::open().unwrap().unwrap();
+        assert!(!ruleset.has_table(ruleset::Family::Ip, "nat").unwrap());
+        assert!(ruleset.is_there(ruleset::Family::Ip).unwrap());
+    });
+}
+
+#[test]
+fn a_ruleset_that_never_stands_still_is_a_reason_to_try_again() {
+    let error = ToolError::Ruleset(Errno::EINTR.into());
+    assert!(error.is_temporary() && !error.is_refusal());
+    assert!(!ToolError::Ruleset(Errno::EPERM.into()).is_temporary());
+}
+
 #[test]
 fn a_change_that_nobody_disturbs_and_that_is_refused_is_an_error_at_once() {
     with_each_kind(|tools| {
         let mut readings = 0;
-        let lock = Lock::take(tools).unwrap();
-        let refused = iptables::reconcile(tools, Family::Ipv4, &lock, None, |_| {
+        let refused = iptables::reconcile(tools, Family::Ipv4, None, |_| {
             readings += 1;
             vec![Change::DeleteChain("CNI-none".to_owned())]
         });
@@ -703,11 +805,7 @@ fn killed_halfway_all_is_there_or_nothing() {
             let rules = read(tools, Family::Ipv4).rules.len();
             assert!(rules == 0 || rules == whole, "{rules} of {whole} rules");
             seen[usize::from(rules == whole)] += 1;
-            let lock = Lock::take(tools).unwrap();
-            iptables::reconcile(tools, Family::Ipv4, &lock, None, |saved| {
-                removals(saved, delay)
-            })
-            .unwrap();
+            iptables::reconcile(tools, Family::Ipv4, None, |saved| removals(saved, delay)).unwrap();
         }
         assert!(seen[0] > 0, "none was killed in time");
     });

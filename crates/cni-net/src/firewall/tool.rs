@@ -142,10 +142,11 @@ impl ToolError {
                         || stderr.contains("temporarily unavailable"))
             }
             ToolError::Overrun { .. } | ToolError::Locked { .. } => true,
-            ToolError::NotFound(_)
-            | ToolError::NotStarted { .. }
-            | ToolError::NotHeard { .. }
-            | ToolError::Ruleset(_) => false,
+            // It changed whenever it was read.
+            ToolError::Ruleset(error) => error.kind() == ErrorKind::Interrupted,
+            ToolError::NotFound(_) | ToolError::NotStarted { .. } | ToolError::NotHeard { .. } => {
+                false
+            }
         }
     }
 

@@ -2,9 +2,12 @@
 
 use std::io;
 
-use super::iptables::{self, Family, NEWER};
+use super::iptables::Family;
 use super::ruleset::{self, Ruleset};
 use super::tool::{ToolError, Tools};
+
+/// The program that the newer kind's tools are links to.
+pub(super) const NEWER: &str = "xtables-nft-multi";
 
 /// The two kinds of `iptables`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -15,7 +18,7 @@ pub enum Kind {
     Older,
 }
 
-/// The kind of the family's tool.
+/// The kind of the family's tool: the older, unless it is surely of the newer.
 ///
 /// # Errors
 /// If there is none.
@@ -35,7 +38,7 @@ pub fn kind(tools: &Tools, family: Family) -> Result<Kind, ToolError> {
 /// Why it cannot.
 pub fn check_iptables(tools: &Tools, family: Family) -> Result<(), ToolError> {
     if kind(tools, family)? == Kind::Newer {
-        return check_kernel();
+        return check_kernel(family);
     }
     if ruleset::legacy_tables(family).is_some_and(|tables| !tables.is_empty()) {
         return Ok(());
@@ -54,18 +57,20 @@ pub fn check_iptables(tools: &Tools, family: Family) -> Result<(), ToolError> {
 /// Why it cannot.
 pub fn check_nft(tools: &Tools) -> Result<(), ToolError> {
     tools.find("nft")?;
-    check_kernel()
+    check_kernel(Family::Ipv4)
 }
 
 /// Has the kernel nf_tables?
-fn check_kernel() -> Result<(), ToolError> {
-    let missing = || io::Error::other("the kernel has no nf_tables");
-    match Ruleset::open() {
-        Ok(Some(ruleset)) => ruleset
-            .has_table(iptables::Family::Ipv4.into(), "nat")
-            .map(drop)
-            .map_err(ToolError::Ruleset),
-        Ok(None) => Err(ToolError::Ruleset(missing())),
+fn check_kernel(family: Family) -> Result<(), ToolError> {
+    let there = match Ruleset::open().map_err(ToolError::Ruleset)? {
+        Some(ruleset) => ruleset.is_there(family.into()),
+        None => Ok(false),
+    };
+    match there {
+        Ok(true) => Ok(()),
+        Ok(false) => Err(ToolError::Ruleset(io::Error::other(
+            "the kernel has no nf_tables",
+        ))),
         Err(error) => Err(ToolError::Ruleset(error)),
     }
 }

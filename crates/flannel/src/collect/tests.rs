@@ -16,7 +16,7 @@ fn what_no_valid_attachment_owns_is_detached() {
     }
     node.write("state/reference-stale", DELEGATE);
     node.write("state/reference-valid", DELEGATE);
-    node.write("state/.new-1-0", "{");
+    node.write("state/.cni-flannel-1-0", "{");
     node.calls();
     assert_eq!(
         succeeded(node.gc(&[("c1", "net1"), ("reference-valid", "tap0")])),

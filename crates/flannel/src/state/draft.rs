@@ -9,8 +9,9 @@ use std::process;
 use crate::error::Error;
 use crate::state::{failed, list, remove};
 
-/// How the name of a draft starts. No container id does.
-pub(super) const PREFIX: &str = ".new-";
+/// How the name of a draft starts. No container id does, and no file of anybody else, though a person may have pointed
+/// `dataDir` at any folder.
+pub(super) const PREFIX: &str = ".cni-flannel-";
 
 /// A file that is being written. It goes away unless it is published.
 ///
@@ -99,9 +100,14 @@ pub(super) fn sweep(folder: &Path) -> Result<(), Error> {
 /// The file, locked, if no process holds it and the name is still its own. One that is just being made may be taken for
 /// such; its maker finds it locked or gone, and makes another.
 fn abandoned(path: &Path) -> Option<File> {
+    let named = || {
+        let found = fs::symlink_metadata(path).ok();
+        found.filter(Metadata::is_file) // a draft is nothing else
+    };
+    named()?; // a pipe would be waited on
     let file = File::open(path).ok()?;
     file.try_lock().ok()?;
     let identity = |found: Metadata| (found.dev(), found.ino());
-    let named = fs::symlink_metadata(path).ok().map(identity)?;
+    let named = named().map(identity)?;
     (file.metadata().ok().map(identity)? == named).then_some(file)
 }

@@ -1,5 +1,5 @@
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
-use std::process;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+use std::process::{self, Command};
 
 use super::draft::PREFIX;
 use super::*;
@@ -21,6 +21,10 @@ fn store() -> (tempfile::TempDir, Store) {
 
 fn conf(mark: u32) -> Vec<u8> {
     format!(r#"{{"type":"bridge","mark":{mark}}}"#).into_bytes()
+}
+
+fn pipe(path: &Path) {
+    assert!(Command::new("mkfifo").arg(path).status().unwrap().success());
 }
 
 /// The files of the folder itself.
@@ -129,12 +133,76 @@ fn a_name_that_is_taken_by_a_folder_leaves_nothing() {
 }
 
 #[test]
-fn what_a_failed_save_replaced_comes_back() {
+fn a_save_that_fails_replaces_nothing() {
+    for before in [conf(7), b"torn".to_vec()] {
+        let (_folder, store) = store();
+        fs::create_dir_all(store.folder.join(".by-interface/eth0/c")).unwrap();
+        fs::write(store.folder.join("c"), &before).unwrap();
+        store.save(&at("c", "eth0"), &conf(1)).unwrap_err();
+        assert_eq!(fs::read(store.folder.join("c")).unwrap(), before);
+    }
+}
+
+#[test]
+fn a_file_that_cannot_come_back_is_not_replaced() {
     let (_folder, store) = store();
-    fs::create_dir_all(store.folder.join(".by-interface/eth0/c")).unwrap();
-    fs::write(store.folder.join("c"), conf(7)).unwrap();
-    store.save(&at("c", "eth0"), &conf(1)).unwrap_err();
-    assert_eq!(fs::read(store.folder.join("c")).unwrap(), conf(7));
+    make_folder(&store.folder).unwrap();
+    let path = store.folder.join("c");
+    let refused = || {
+        store
+            .save(&at("c", "eth0"), &conf(1))
+            .unwrap_err()
+            .to_string()
+    };
+    fs::write(&path, vec![b'x'; (1 << 20) + 1]).unwrap();
+    let expected = format!("open {}: file is larger than 1 MiB", path.display());
+    assert_eq!(refused(), expected);
+    assert_eq!(fs::metadata(&path).unwrap().len(), (1 << 20) + 1);
+    fs::remove_file(&path).unwrap();
+    pipe(&path);
+    assert_eq!(
+        refused(),
+        format!("open {}: not a regular file", path.display())
+    );
+    // GC passes over it.
+    assert_eq!(store.entries().unwrap().len(), 0);
+}
+
+/// Own and shared file, before ADD and after one that failed; `None` where there is none. ADD wrote 1.
+#[test]
+fn what_stood_before_an_add_that_failed_stands_again() {
+    let torn = || Some(b"torn".to_vec());
+    let [new, old, other] = [1, 2, 3].map(|mark| Some(conf(mark)));
+    for (before, after) in [
+        // The attachment stands: all is as it was.
+        ([&old, &old], [&old, &old]),
+        ([&old, &other], [&old, &other]),
+        ([&old, &None], [&old, &None]),
+        ([&old, &torn()], [&old, &torn()]),
+        // It does not: its state is for DEL, and what is not its own comes back.
+        ([&None, &other], [&new, &other]),
+        ([&torn(), &other], [&new, &other]),
+        ([&None, &None], [&new, &new]),
+        ([&torn(), &None], [&new, &new]),
+        ([&None, &torn()], [&new, &new]),
+    ] {
+        let (_folder, store) = store();
+        let at = at("c", "eth0");
+        let paths = [
+            store.own(&at.ifname, &at.container_id),
+            store.shared(&at.container_id),
+        ];
+        make_folder(&store.folder.join(".by-interface/eth0")).unwrap();
+        for (path, content) in paths.iter().zip(before) {
+            if let Some(content) = content {
+                fs::write(path, content).unwrap();
+            }
+        }
+        let replaced = store.save(&at, &conf(1)).unwrap();
+        store.put_back(&at, &replaced);
+        let found = paths.map(|path| fs::read(path).ok());
+        assert_eq!(found.each_ref(), after, "{before:?}");
+    }
 }
 
 // K07
@@ -166,14 +234,28 @@ fn k07_files_that_hold_no_configuration_are_torn() {
 fn a_sweep_takes_what_a_crash_left_and_nothing_else() {
     let (_folder, store) = store();
     store.save(&at("c", "eth0"), &conf(1)).unwrap();
-    fs::write(store.folder.join(".new-1-0"), "half").unwrap();
+    fs::write(store.folder.join(".cni-flannel-1-0"), "half").unwrap();
     fs::write(store.folder.join(".other"), "").unwrap();
+    fs::write(store.folder.join(".new-1-0"), "").unwrap();
+    fs::create_dir(store.folder.join(format!("{PREFIX}folder"))).unwrap();
+    symlink("c", store.folder.join(format!("{PREFIX}link"))).unwrap();
+    pipe(&store.folder.join(format!("{PREFIX}pipe")));
     let target = store.folder.join("d");
     let draft = Draft::write(&store.folder, &target, &conf(2)).unwrap();
     store.sweep().unwrap();
-    assert!(!store.folder.join(".new-1-0").exists());
+    assert!(!store.folder.join(".cni-flannel-1-0").exists());
     draft.publish().unwrap();
-    assert_eq!(files(&store), [".by-interface", ".other", "c", "d"]);
+    let rest = [
+        ".by-interface",
+        ".cni-flannel-folder",
+        ".cni-flannel-link",
+        ".cni-flannel-pipe",
+        ".new-1-0",
+        ".other",
+        "c",
+        "d",
+    ];
+    assert_eq!(files(&store), rest);
     assert_eq!(fs::read(target).unwrap(), conf(2));
 }
 

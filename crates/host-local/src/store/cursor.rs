@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use cni_spec::address;
 
 use super::effect;
+use crate::file;
 
 /// The file, open from the reading to the writing.
 pub(crate) struct Cursor {
@@ -64,6 +65,10 @@ impl Cursor {
 /// No address is longer than the buffer, so a file that fills it is none.
 fn read(path: &Path) -> io::Result<(File, Vec<u8>)> {
     let mut file = OpenOptions::new().read(true).write(true).open(path)?;
+    // Opening a pipe to read and to write waits for nobody; reading it would.
+    if !file.metadata()?.is_file() {
+        return Err(file::not_regular());
+    }
     let mut text = [0; 64];
     let len = file.read(&mut text)?;
     Ok((file, text[..len].to_vec()))

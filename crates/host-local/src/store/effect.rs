@@ -8,6 +8,8 @@ use std::os::unix::fs::{
 use std::path::Path;
 use std::time::SystemTime;
 
+use crate::file;
+
 /// Makes a folder and those above it that are missing.
 pub(super) fn create_folder(path: &Path, mode: u32) -> io::Result<()> {
     step()?;
@@ -18,7 +20,7 @@ pub(super) fn create_folder(path: &Path, mode: u32) -> io::Result<()> {
 pub(super) fn open_lock(path: &Path) -> io::Result<File> {
     step()?;
     // Not through `create`, which wants write access: an administrator may have made the file read-only.
-    match File::open(path) {
+    match file::open(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             let created = OpenOptions::new()
                 .write(true)
@@ -56,6 +58,10 @@ pub(super) fn create(path: &Path, content: &[u8]) -> io::Result<u64> {
 /// Makes a file, or takes the place of its content.
 pub(super) fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
     step()?;
+    // Opening a pipe to write would wait for a reader.
+    if fs::metadata(path).is_ok_and(|found| !found.is_file() && !found.is_dir()) {
+        return Err(file::not_regular());
+    }
     let mut file = OpenOptions::new()
         .write(true)
         .create(true)

@@ -24,7 +24,8 @@ pub(crate) struct Entry {
 /// One lease file.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Lease {
-    /// The file's name in the network's folder: an address, as ADD writes it.
+    /// The file's name in the network's folder: an address, as ADD writes it. The reference also finds leases in folders
+    /// below, which somebody has moved there: then the name has those folders in it.
     pub(super) name: String,
     /// When the file was written, in nanoseconds since 1970: tells it from a later one of the same name.
     pub(super) written: u64,
@@ -37,9 +38,16 @@ pub(super) struct BootId(u64);
 impl Entry {
     /// The addresses of the leases.
     pub(crate) fn addresses(&self) -> impl Iterator<Item = IpAddr> {
-        self.leases
-            .iter()
-            .filter_map(|lease| address::parse_ip(&lease.name).ok())
+        self.files().map(|(_, ip)| ip)
+    }
+
+    /// The leases that are of an address, by the files' names in the network's folder.
+    pub(crate) fn files(&self) -> impl Iterator<Item = (&Path, IpAddr)> {
+        self.leases.iter().filter_map(|lease| {
+            let file = Path::new(&lease.name);
+            let ip = address::parse_ip(file.file_name()?.to_str()?).ok()?;
+            Some((file, ip))
+        })
     }
 
     /// Does every lease of `self` stand in `known` too, as the same file?
@@ -63,7 +71,7 @@ impl Entry {
     }
 }
 
-/// `boot/name/written[/name/written]…`; no name has a `/` in it.
+/// `boot/name/written[/name/written]…`; no name has a `/` in it, since there is no index where there are folders below.
 impl fmt::Display for Entry {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:016x}", self.boot.0)?;

@@ -6,6 +6,7 @@ use std::path::Path;
 
 use super::effect;
 use super::entry::{Lease, Leases};
+use crate::file;
 use crate::owner::Content;
 
 /// What a network's folder has in it.
@@ -47,9 +48,7 @@ impl Scan {
                 let _ = self.walk(&found.path(), &format!("{name}/"));
                 continue;
             }
-            // A pipe or a device would be waited on for ever.
-            let is_file = kind.is_file() || fs::metadata(found.path()).is_ok_and(|it| it.is_file());
-            if is_ours(&name) || !is_file {
+            if is_ours(&name) {
                 continue;
             }
             if let Ok((Content::Owner(owner), written)) = content_and_time(&found.path()) {
@@ -64,12 +63,12 @@ impl Scan {
 
 /// What a lease file says.
 pub(super) fn content(path: &Path) -> io::Result<Content> {
-    read(&mut File::open(path)?)
+    read(&mut file::open(path)?)
 }
 
 /// What a lease file says, and when it was written.
 pub(super) fn content_and_time(path: &Path) -> io::Result<(Content, u64)> {
-    let mut file = File::open(path)?;
+    let mut file = file::open(path)?;
     let written = effect::written(&file)?;
     Ok((read(&mut file)?, written))
 }

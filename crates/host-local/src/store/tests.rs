@@ -3,14 +3,16 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::os::unix::fs::{MetadataExt, symlink};
+use std::process::Command;
 use std::sync::mpsc;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
+use fs2::FileExt;
 use serde_json::{Value, json};
 
 use super::*;
 use crate::owner::Owner;
-use crate::tests::machine::{Machine, addresses, msg, result, silent};
+use crate::tests::machine::{Machine, addresses, failure, msg, result, silent};
 
 /// A configuration with room for many.
 fn wide(machine: &Machine) -> Value {
@@ -90,6 +92,45 @@ fn c04_the_lock_keeps_others_out() {
         fs::metadata(machine.folder().join("lock")).unwrap().len(),
         0
     );
+}
+
+#[test]
+fn nobody_waits_for_ever_for_one_that_is_stuck() {
+    let mut machine = Machine::new();
+    machine.patience = Duration::from_millis(100);
+    let mut conf = wide(&machine);
+    conf["cni.dev/valid-attachments"] = json!([]);
+    result(&machine.add("one", &conf));
+    let path = machine.folder().join("lock");
+    let lock = File::open(&path).unwrap();
+    lock.lock_exclusive().unwrap();
+    for verb in ["ADD", "DEL", "CHECK", "GC"] {
+        let (code, msg, details) = failure(&machine.call(verb, ("one", "eth0"), "", &conf));
+        let held = format!("lock {}: held by another process for 100ms", path.display());
+        assert_eq!((code, msg), (11, held), "{verb}");
+        let fuser = format!("`fuser -v {}` names the process: ", path.display());
+        assert!(details.starts_with(&fuser), "{details}");
+    }
+    assert_eq!(machine.leases(), ["10.1.0.2"]);
+    // Those that gave up do not keep the lock that they get later.
+    fs2::FileExt::unlock(&lock).unwrap();
+    machine.patience = Duration::from_secs(60);
+    silent(&machine.del("one", &conf));
+    assert!(machine.leases().is_empty());
+    assert!(is_trusted(&machine));
+}
+
+#[test]
+fn status_does_not_wait_for_the_lock() {
+    let machine = Machine::new();
+    let conf = wide(&machine);
+    result(&machine.add("one", &conf));
+    let lock = File::open(machine.folder().join("lock")).unwrap();
+    lock.lock_exclusive().unwrap();
+    let asked = Instant::now();
+    silent(&machine.call("STATUS", ("", ""), "", &conf));
+    assert!(asked.elapsed() < Duration::from_secs(10));
+    assert!(is_trusted(&machine), "the store was changed under a lock");
 }
 
 #[test]
@@ -263,7 +304,10 @@ fn what_is_only_reserved_is_not_in_the_index() {
     let store = Store::new(
         &machine.data_dir(),
         &NetworkName::new("net").unwrap(),
-        &boot_id,
+        Node {
+            boot_id: &boot_id,
+            patience: machine.patience,
+        },
     );
     let ip = "10.1.0.9".parse().unwrap();
     for keep in [false, true] {
@@ -547,4 +591,59 @@ fn what_cannot_be_made_is_named() {
         msg(&machine.add("one", &conf)),
         "mkdir /proc/nowhere/net: no such file or directory"
     );
+}
+
+/// Nobody has written to them, so reading one would wait for ever.
+#[test]
+fn pipes_are_not_waited_on() {
+    let machine = Machine::new();
+    let conf = narrow(&machine);
+    result(&machine.add("one", &conf));
+    for name in ["10.1.2.3", "pipe"] {
+        let pipe = machine.folder().join(name);
+        let made = Command::new("mkfifo").arg(pipe).status().unwrap();
+        assert!(made.success());
+    }
+    // A pipe in an address's place takes it, as any file does that nobody can read.
+    assert!(msg(&machine.add("two", &conf)).contains("no IP addresses available"));
+    silent(&machine.check("one", &conf));
+    silent(&machine.del("one", &conf));
+    assert!(machine.folder().join("10.1.2.3").exists());
+
+    // Through a link as well: the kind of a lease file is its target's.
+    symlink("pipe", machine.folder().join("10.1.2.2")).unwrap();
+    assert!(msg(&machine.add("two", &conf)).contains("no IP addresses available"));
+    fs::remove_file(machine.folder().join("10.1.2.2")).unwrap();
+
+    let cursor = machine.folder().join("last_reserved_ip.0");
+    fs::remove_file(&cursor).unwrap();
+    fs::rename(machine.folder().join("pipe"), &cursor).unwrap();
+    let (code, msg, _) = failure(&machine.add("two", &conf));
+    let special = format!(
+        "failed to allocate for range 0: open {}: not a regular file",
+        cursor.display()
+    );
+    assert_eq!((code, msg), (5, special));
+}
+
+#[test]
+fn a_lease_in_a_folder_below_is_its_owner_s() {
+    let machine = Machine::new();
+    let conf = wide(&machine);
+    result(&machine.add("one", &conf));
+    fs::create_dir(machine.folder().join("sub")).unwrap();
+    machine.write("sub/10.1.2.44", "deep\r\neth0");
+    let (code, msg, details) = failure(&machine.add("deep", &conf));
+    let duplicate = "failed to allocate for range 0: 10.1.2.44 has been allocated to deep, \
+                     duplicate allocation is not allowed";
+    assert_eq!((code, msg.as_str()), (100, duplicate));
+    let file = machine.folder().join("sub/10.1.2.44").display().to_string();
+    assert!(
+        details.starts_with(&format!("`{file}` is the lease; ")),
+        "{details}"
+    );
+    silent(&machine.check("deep", &conf));
+    silent(&machine.del("deep", &conf));
+    assert!(!machine.folder().join("sub/10.1.2.44").exists());
+    assert_eq!(addresses(&machine.add("deep", &conf)), ["10.1.0.3/16"]);
 }

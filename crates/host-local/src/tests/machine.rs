@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use cni_plugin::{Call, Environment, Outcome, Plugin, dispatch};
 use cni_spec::conf::ValidAttachment;
@@ -10,8 +11,12 @@ use cni_spec::{Attachment, Failure};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
+use crate::store::Node;
+
 pub(crate) struct Machine {
     root: TempDir,
+    /// How long a call waits for the lock.
+    pub(crate) patience: Duration,
 }
 
 impl Machine {
@@ -29,7 +34,10 @@ impl Machine {
     }
 
     fn at(root: TempDir) -> Machine {
-        let machine = Machine { root };
+        let machine = Machine {
+            root,
+            patience: Duration::from_secs(60),
+        };
         machine.boot(1);
         machine
     }
@@ -41,6 +49,13 @@ impl Machine {
             format!("{number:08x}-0000-4000-8000-000000000000\n"),
         )
         .unwrap();
+    }
+
+    fn node<'a>(&self, boot_id: &'a Path) -> Node<'a> {
+        Node {
+            boot_id,
+            patience: self.patience,
+        }
     }
 
     fn boot_id(&self) -> PathBuf {
@@ -136,23 +151,23 @@ impl Plugin for Machine {
     }
 
     fn add(&self, call: &Call<'_>, attachment: &Attachment) -> Result<Value, Failure> {
-        crate::add(call, attachment, &self.boot_id())
+        crate::add(call, attachment, self.node(&self.boot_id()))
     }
 
     fn del(&self, call: &Call<'_>, attachment: &Attachment) -> Result<(), Failure> {
-        crate::del(call, attachment, &self.boot_id())
+        crate::del(call, attachment, self.node(&self.boot_id()))
     }
 
     fn check(&self, call: &Call<'_>, attachment: &Attachment) -> Result<(), Failure> {
-        crate::check(call, attachment, &self.boot_id())
+        crate::check(call, attachment, self.node(&self.boot_id()))
     }
 
     fn gc(&self, call: &Call<'_>, valid: &[ValidAttachment]) -> Result<(), Failure> {
-        crate::gc(call, valid, &self.boot_id())
+        crate::gc(call, valid, self.node(&self.boot_id()))
     }
 
     fn status(&self, call: &Call<'_>) -> Result<(), Failure> {
-        crate::status(call, &self.boot_id())
+        crate::status(call, self.node(&self.boot_id()))
     }
 }
 

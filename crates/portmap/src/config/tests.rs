@@ -323,7 +323,12 @@ fn values_of_the_wrong_type_are_refused_by_every_verb() {
             "{text}"
         );
         assert!(text.contains(key), "{key}: {text}");
-        assert_eq!(check_readable(&conf), Err(error));
+        let told = if key == "prevResult" {
+            Ok(Some(error))
+        } else {
+            Err(error)
+        };
+        assert_eq!(check_readable(&conf), told);
     }
 }
 
@@ -333,7 +338,11 @@ fn a_previous_result_of_another_family_of_versions_is_refused() {
     let text = "could not parse prevResult: could not parse prevResult: result type supports [1.0.0 1.1.0] but \
                 unmarshalled CNIVersion is \"0.4.0\"";
     assert_eq!(with_iptables(&conf).unwrap_err().to_string(), text);
-    assert_eq!(check_readable(&conf).unwrap_err().to_string(), text);
+    // DEL needs none of it, whoever spells it how.
+    let unused = check_readable(&conf).unwrap().unwrap();
+    assert_eq!(unused.to_string(), text);
+    let spelled = json!({ "name": "test", "cniVersion": "1.0.0", "PREVRESULT": 5 });
+    assert!(check_readable(&spelled).unwrap().is_some());
 }
 
 #[test]
@@ -346,4 +355,84 @@ fn a_condition_cannot_become_a_statement() {
     );
     let keys = json!({ "backend": "iptables", "conditionsV6": ["-s", "::1\nCOMMIT"] });
     assert!(refused(keys).starts_with("`conditionsV6` holds"));
+}
+
+#[test]
+fn a_condition_cannot_swallow_the_rest_of_the_rule() {
+    let nft = |words: &[&str]| {
+        with_iptables(&conf(
+            json!({ "backend": "nftables", "conditionsV6": words }),
+        ))
+        .map(|config| config.conditions_v6)
+    };
+    for bad in [
+        "ip6 saddr ::1 # ",
+        "ip6 saddr ::1 \\",
+        "iifname \"eth0",
+        "ip6 saddr\r::1",
+        "ip6 saddr\u{1b}::1",
+        "ip6 saddr\u{85}::1",
+    ] {
+        let error = nft(&["ip6 saddr ::2", bad]).unwrap_err();
+        let condition = ConfigError::Condition {
+            key: "conditionsV6",
+            word: bad.to_owned(),
+        };
+        assert_eq!(error, condition);
+        assert_eq!(Error::Parse(error).code(), Code::INVALID_CONFIG);
+    }
+    for good in [
+        &["iifname", "\"eth0\""][..],
+        &["log prefix \"two", "words\""],
+        &["ip6\tsaddr ::1"],
+    ] {
+        assert_eq!(nft(good).unwrap(), good);
+    }
+    // Each word of iptables' stands in quotes of its own.
+    let theirs = ["-m", "comment", "--comment", "a \"b # \\ ;"];
+    let config = with_iptables(&conf(json!({ "conditionsV4": theirs }))).unwrap();
+    assert_eq!(config.conditions_v4, theirs);
+    assert!(refused(json!({ "conditionsV4": ["-s", "1.2.3.4\r"] })).contains("end the rule"));
+}
+
+#[test]
+fn conditions_have_room_in_the_line_that_iptables_restore_reads() {
+    let conditions = |letter: &str, count: usize| {
+        let words = ["-m", "comment", "--comment", &letter.repeat(count)];
+        with_iptables(&conf(json!({ "conditionsV4": words })))
+    };
+    // Four words with 3 bytes each around them, three of which have 2, 7 and 9 bytes.
+    let room = 8192 - 4 * 3 - 18;
+    assert!(conditions("a", room).is_ok());
+    assert!(conditions("\"", room / 2).is_ok());
+    let error = conditions("a", room + 1).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "`conditionsV4` is too long: 8193 bytes of 8192 at most"
+    );
+    assert!(conditions("\\", room / 2 + 1).is_err());
+}
+
+#[test]
+fn a_chain_that_cannot_be_is_told_of_at_once() {
+    let external = |name: &str| with_iptables(&conf(json!({ "externalSetMarkChain": name })));
+    for bad in [
+        "-j",
+        "!X",
+        "A B",
+        "A\tB",
+        "A\nCOMMIT",
+        "A\u{a0}B",
+        "12345678901234567890123456789",
+    ] {
+        let error = external(bad).unwrap_err();
+        assert_eq!(error, ConfigError::ExternalChain(bad.to_owned()));
+        assert!(
+            Error::Parse(error).hint().unwrap().contains("28 bytes"),
+            "{bad}"
+        );
+    }
+    for good in ["KUBE-MARK-MASQ", "1234567890123456789012345678", "a.b:c"] {
+        assert!(external(good).is_ok(), "{good}");
+    }
 }

@@ -14,7 +14,7 @@ use crate::error::Error;
 
 /// The rules of an attachment. Dropped before they are kept, they go, and what was there before comes back.
 #[must_use = "dropping this undoes what was done"]
-pub(crate) struct Installed<'a> {
+struct Installed<'a> {
     tools: &'a Tools,
     chain: String,
     /// What the container had in a family that has been begun.
@@ -22,7 +22,7 @@ pub(crate) struct Installed<'a> {
 }
 
 impl Installed<'_> {
-    pub(crate) fn keep(mut self) {
+    fn keep(mut self) {
         self.undo.clear();
     }
 }
@@ -35,25 +35,24 @@ impl Drop for Installed<'_> {
             {
                 continue;
             }
-            if let Ok(lock) = Lock::take(self.tools) {
-                // If this fails too, the runtime still calls DEL.
-                let _ = iptables::reconcile(self.tools, family, &lock, None, |saved| {
-                    restore(saved, &self.chain, before.as_ref())
-                });
-            }
+            // If this fails too, the runtime still calls DEL.
+            let _ = iptables::reconcile(self.tools, family, None, |saved| {
+                restore(saved, &self.chain, before.as_ref())
+            });
         }
     }
 }
 
 /// Installs the rules of a container with these addresses, one of each family at most. In a family without address,
-/// rules of an earlier ADD go. What is done goes to `trace`, a line a command.
-pub(crate) fn install<'a>(
-    tools: &'a Tools,
+/// rules of an earlier ADD go. If that fails, what was there before comes back. What is done goes to `trace`, a line a
+/// command.
+pub(crate) fn install(
+    tools: &Tools,
     owner: &Owner<'_>,
     config: &Config,
     addresses: &[IpNetwork],
     trace: &mut Vec<String>,
-) -> Result<Installed<'a>, Error> {
+) -> Result<(), Error> {
     let shared = Shared::of(config);
     let address_of = |family| addresses.iter().find(|it| Family::of(it) == family);
     let parts = Family::ALL.map(|family| Part {
@@ -67,7 +66,8 @@ pub(crate) fn install<'a>(
         undo: Vec::new(),
     };
     installed.run(&parts, &shared, trace)?;
-    Ok(installed)
+    installed.keep();
+    Ok(())
 }
 
 /// A family's part of ADD.
@@ -93,9 +93,9 @@ impl Course {
     /// Two containers that add the same would both add it.
     fn needs_lock(&self) -> bool {
         match self {
-            Course::Nothing => false,
+            // What is read is read under a lock of its own.
+            Course::Nothing | Course::ByReading => false,
             Course::Direct { shared, .. } => *shared,
-            Course::ByReading => true,
         }
     }
 }
@@ -140,12 +140,9 @@ impl Installed<'_> {
         if let Some(error) = failed {
             return Err(Error::Iptables(error));
         }
+        drop(lock); // what follows takes it again where it is needed
         for part in unread {
-            let lock = match &lock {
-                Some(lock) => lock,
-                None => lock.insert(self.lock()?),
-            };
-            self.install_by_reading(part, shared, lock, trace)?;
+            self.install_by_reading(part, shared, trace)?;
         }
         Ok(())
     }
@@ -193,13 +190,12 @@ impl Installed<'_> {
         &mut self,
         part: &Part,
         shared: &Shared,
-        lock: &Lock,
         trace: &mut Vec<String>,
     ) -> Result<(), Error> {
         let (family, chain) = (part.family, &self.chain);
         let undo = &mut self.undo;
         let mut first = true;
-        let done = iptables::reconcile(self.tools, family, lock, None, |saved| {
+        let done = iptables::reconcile(self.tools, family, None, |saved| {
             if std::mem::take(&mut first) {
                 undo.retain(|(begun, _)| *begun != family);
                 undo.push((family, present(saved, chain)));

@@ -3,7 +3,7 @@
 use std::io;
 use std::net::IpAddr;
 
-use cni_net::firewall::iptables::{self, Family, Lock, Saved};
+use cni_net::firewall::iptables::{self, Family, Saved};
 use cni_net::firewall::nft::{self, Transaction};
 use cni_net::firewall::port_rule::{PortRule, PortRules};
 use cni_net::firewall::ruleset::Ruleset;
@@ -230,8 +230,7 @@ impl Removing<'_> {
 
     /// Somebody else has changed the table, maybe another DEL of the same container: what is left?
     fn again(&self, family: Family) -> Result<(), ToolError> {
-        let lock = Lock::take(self.tools)?;
-        iptables::reconcile(self.tools, family, &lock, None, |saved| {
+        iptables::reconcile(self.tools, family, None, |saved| {
             let chains = self.selection.chains(saved);
             let chains: Vec<&str> = chains.iter().map(String::as_str).collect();
             detach(saved, &chains)

@@ -9,71 +9,55 @@ use cni_net::firewall::tool::{ToolError, Tools};
 use ipnetwork::IpNetwork;
 
 use super::seen::Seen;
-use super::{HOSTPORTS, MASQUERADING, TABLE, attach, collect, comment, detach, expected, is_dead};
+use super::{
+    HOSTPORTS, MASQUERADING, TABLE, attach, collect, comment, detach, expected, is_dead, undo,
+};
 use crate::config::Config;
 use crate::error::{Error, Missing};
 use crate::iptables::Owner;
 use crate::iptables::remove::UdpRedirect;
 
-/// The rules of an attachment. Dropped before they are kept, they go.
-#[must_use = "dropping this undoes what was done"]
-pub(crate) struct Installed<'a> {
-    tools: &'a Tools,
-    container_id: String,
-    kept: bool,
-}
-
-impl Installed<'_> {
-    pub(crate) fn keep(mut self) {
-        self.kept = true;
-    }
-}
-
-impl Drop for Installed<'_> {
-    fn drop(&mut self) {
-        if !self.kept {
-            // If this fails too, the runtime still calls DEL.
-            let _ = start(self.tools, Selection::Of(&self.container_id)).finish();
-        }
-    }
-}
-
-/// Installs the rules of a container with these addresses, one of each family at most. What is done goes to `trace`, a
-/// line a statement.
-pub(crate) fn install<'a>(
-    tools: &'a Tools,
+/// Installs the rules of a container with these addresses, one of each family at most; if that fails, what was there
+/// before is there. What is done goes to `trace`, a line a statement.
+pub(crate) fn install(
+    tools: &Tools,
     owner: &Owner<'_>,
     config: &Config,
     addresses: &[IpNetwork],
     trace: &mut Vec<String>,
-) -> Result<Installed<'a>, Error> {
+) -> Result<(), Error> {
     let begin = Instant::now();
-    let plan = |described| {
-        Seen::read()
-            .map(|seen| Transaction::Statements(attach(&seen, owner, config, addresses, described)))
+    let plan = |seen: &Seen, described| {
+        Transaction::Statements(attach(seen, owner, config, addresses, described))
     };
-    let first = plan(true).map_err(Error::Ruleset)?;
+    let before = Seen::read().map_err(Error::Ruleset)?;
+    let first = plan(&before, true);
     trace.extend(first.to_string().lines().map(|line| format!("nft {line}")));
-    let installed = Installed {
-        tools,
-        container_id: owner.container_id.to_owned(),
-        kept: false,
-    };
     // Refused, it is tried once more without what an old kernel may not know, on what is there then.
-    let done = nft::start(tools, first)
-        .and_then(|running| running.finish(tools, || plan(false).map(Some)));
+    let done = nft::start(tools, first).and_then(|running| {
+        running.finish(tools, || Seen::read().map(|seen| Some(plan(&seen, false))))
+    });
     trace.push(format!("# nft: {:.1?}", begin.elapsed()));
-    match done {
-        Ok(()) => Ok(installed),
-        Err(error) if error.is_not_found() => Err(Error::NoNft(error)),
-        Err(error) => {
-            // One that was refused has changed nothing; what an earlier ADD made stays. One that was killed may have
-            // come to its end, and goes.
-            if error.is_refusal() {
-                installed.keep();
-            }
-            Err(Error::Nft(error))
+    done.map_err(|error| {
+        if error.is_not_found() {
+            return Error::NoNft(error);
         }
+        // One that was refused has changed nothing. One that was killed may have come to its end.
+        if !error.is_refusal() {
+            take_back(tools, &before, owner.container_id);
+        }
+        Error::Nft(error)
+    })
+}
+
+/// Removes what has been made since `before`. If this fails too, the runtime still calls DEL.
+fn take_back(tools: &Tools, before: &Seen, container_id: &str) {
+    let left = || {
+        let lines = Seen::read().map(|now| undo(before, &now, container_id))?;
+        Ok((!lines.is_empty()).then_some(Transaction::Statements(lines)))
+    };
+    if let Ok(Some(first)) = left() {
+        let _ = nft::start(tools, first).and_then(|running| running.finish(tools, left));
     }
 }
 

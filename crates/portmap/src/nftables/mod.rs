@@ -9,7 +9,8 @@
 //! * Conditions stand in the container's own rules. In the base chains, where the reference has them, they were those
 //!   of whoever came last, for all. If the configuration has conditions and containers of the reference's are there,
 //!   the base chains are left as they are, so that those keep theirs; else they are written without.
-//! * A second ADD replaces the rules of the first.
+//! * A second ADD replaces the rules of the first. Of a container that is on another network too, the comment does not
+//!   tell which network a rule is of: then only those rules go that lead to the same address.
 //! * A new rule goes to the end, but for the very same port as a rule of another container to the start, as in the
 //!   `iptables` backend; and rules that lead to the address that is now this container's are of a dead one, and go.
 //! * A comment without the network's name tells GC too little: so which network a container is on is noted in a table
@@ -46,21 +47,23 @@ pub(crate) const MASQUERADING: &str = "masquerading";
 const COMMENT_LENGTH: usize = 128;
 /// How many digits stand for a network's name.
 const NETWORK_DIGITS: usize = 16;
+/// How much of a container's id has room behind them, in bytes.
+const ID_LENGTH: usize = COMMENT_LENGTH - NETWORK_DIGITS - 1;
 
 /// The comment of a container's rules.
 pub(crate) fn comment(container_id: &str) -> &str {
-    &container_id[..container_id.len().min(COMMENT_LENGTH)] // ids are ASCII
+    start(container_id, COMMENT_LENGTH)
+}
+
+/// What of a text has room in so many bytes. GC's list may hold any text, not only ids.
+fn start(text: &str, bytes: usize) -> &str {
+    &text[..text.floor_char_boundary(bytes)]
 }
 
 /// The note that a container is on a network.
 pub(crate) fn note(owner: &Owner<'_>) -> String {
-    let mut note = format!(
-        "{}-{}",
-        name::hash(NETWORK_DIGITS, owner.network),
-        owner.container_id
-    );
-    note.truncate(COMMENT_LENGTH);
-    note
+    let id = start(owner.container_id, ID_LENGTH);
+    format!("{}-{id}", name::hash(NETWORK_DIGITS, owner.network))
 }
 
 /// Network and container in a note.
@@ -71,8 +74,7 @@ fn parse_note(note: &str) -> Option<(&str, &str)> {
 
 /// Is the note about this container, as far as it has room for the id?
 fn is_about(note: &str, container_id: &str) -> bool {
-    let room = COMMENT_LENGTH - NETWORK_DIGITS - 1;
-    parse_note(note).is_some_and(|(_, id)| id == &container_id[..container_id.len().min(room)])
+    parse_note(note).is_some_and(|(_, id)| id == start(container_id, ID_LENGTH))
 }
 
 /// As `nft` spells a family.
@@ -94,19 +96,21 @@ pub(crate) fn attach(
 ) -> Vec<String> {
     let mut lines = Vec::new();
     let id = comment(owner.container_id);
+    let shared = is_on_another_network(seen, owner);
     for seen in &seen.families {
         let address = addresses.iter().find(|it| Family::of(it) == seen.family);
         if let Some(address) = address {
             lines.extend(structure(seen, config, id, described));
             lines.extend(evict(seen, id, address.ip()));
         }
-        lines.extend(seen.delete(|rule| rule.comment.as_deref() == Some(id)));
+        let replaced = |rule: &PortRule| {
+            let leads_here = address.is_some_and(|address| is_to(rule, address.ip()));
+            rule.comment.as_deref() == Some(id) && (!shared || leads_here)
+        };
+        lines.extend(seen.delete(replaced));
         if let Some(address) = address {
-            let others = |rule: &&PortRule| {
-                let dead = rule.to.is_some_and(|(ip, _)| ip == address.ip());
-                rule.comment.as_deref() != Some(id) && !dead
-            };
-            let others: Vec<&PortRule> = seen.hostports.iter().filter(others).collect();
+            let stays = |rule: &&PortRule| !replaced(rule) && !is_redirected_to(rule, address.ip());
+            let others: Vec<&PortRule> = seen.hostports.iter().filter(stays).collect();
             for mapping in config.mappings_of(seen.family) {
                 lines.push(redirecting(mapping, config, address.ip(), id, &others));
             }
@@ -126,6 +130,25 @@ pub(crate) fn attach(
         ));
     }
     lines
+}
+
+/// Is there a note that the container is on a network besides the owner's?
+fn is_on_another_network(seen: &Seen, owner: &Owner<'_>) -> bool {
+    let own = note(owner);
+    let mut notes = seen.owners.iter().filter_map(|it| it.comment.as_deref());
+    notes.any(|note| note != own && is_about(note, owner.container_id))
+}
+
+/// Is the rule, be it one that redirects or one that masquerades, about packets to the container with this address?
+fn is_to(rule: &PortRule, container: IpAddr) -> bool {
+    match rule.to {
+        Some(_) => is_redirected_to(rule, container),
+        None => rule.destination == Some(container),
+    }
+}
+
+fn is_redirected_to(rule: &PortRule, container: IpAddr) -> bool {
+    rule.to.is_some_and(|(ip, _)| ip == container)
 }
 
 /// Table and chains, as the reference makes them at every ADD; nothing if they are that way.
@@ -169,11 +192,10 @@ fn structure(seen: &SeenFamily, config: &Config, id: &str, described: bool) -> V
 
 /// Deletes the rules of containers that had this address before.
 fn evict(seen: &SeenFamily, id: &str, address: IpAddr) -> Vec<String> {
-    let leads_here = |rule: &&PortRule| rule.to.is_some_and(|(ip, _)| ip == address);
     let dead = seen
         .hostports
         .iter()
-        .filter(leads_here)
+        .filter(|rule| is_redirected_to(rule, address))
         .filter_map(|rule| rule.comment.as_deref());
     let dead: Vec<&str> = dead.filter(|it| *it != id).collect();
     seen.delete(|rule| rule.comment.as_deref().is_some_and(|it| dead.contains(&it)))
@@ -246,6 +268,22 @@ pub(crate) fn expected(config: &Config, family: Family) -> (usize, usize) {
         (Some(_), _) => 1,
     };
     (config.mappings_of(family).count(), masquerading)
+}
+
+/// Deletes what a container has now and did not have `before`.
+pub(crate) fn undo(before: &Seen, now: &Seen, container_id: &str) -> Vec<String> {
+    let id = comment(container_id);
+    let mut lines = Vec::new();
+    for (before, now) in before.families.iter().zip(&now.families) {
+        let is_new = |rule: &PortRule| !before.has(rule);
+        lines.extend(now.delete(|rule| rule.comment.as_deref() == Some(id) && is_new(rule)));
+    }
+    let noted = |note: &str| {
+        let mut notes = before.owners.iter();
+        notes.any(|it| it.comment.as_deref() == Some(note))
+    };
+    lines.extend(now.delete_notes(|note| is_about(note, container_id) && !noted(note)));
+    lines
 }
 
 /// Deletes all rules of a container, and all notes about it.

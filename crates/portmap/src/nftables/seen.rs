@@ -142,6 +142,12 @@ impl SeenFamily {
             && base(&self.output)
     }
 
+    /// Is it one of the containers' rules here?
+    pub(super) fn has(&self, rule: &PortRule) -> bool {
+        let chains = [&self.hostports, &self.hostip_hostports, &self.masquerading];
+        chains.iter().any(|rules| rules.contains(rule))
+    }
+
     /// Does the base chain have conditions, and has anybody but `id` rules that rely on them?
     pub(super) fn has_conditions_for_others(&self, id: &str) -> bool {
         let conditional = |rule: &PortRule| {

@@ -303,3 +303,108 @@ fn k21_conditions_that_others_rely_on_stay() {
     seen.families[0].prerouting = vec![jump(3)];
     assert!(flushes(&seen, ours()));
 }
+
+#[test]
+fn ids_of_gc_may_hold_any_letter() {
+    // A letter of two bytes where there is room for one.
+    for bytes in [ID_LENGTH, COMMENT_LENGTH] {
+        let id = format!("{}ä", "c".repeat(bytes - 1));
+        assert_eq!(collect(&nothing(), "cbr0", &[&id]), [""; 0]);
+        let owner = Owner {
+            network: "cbr0",
+            container_id: &id,
+        };
+        assert!(comment(&id).len() <= COMMENT_LENGTH);
+        let mut seen = nothing();
+        seen.owners = vec![rule(1, &note(&owner)), rule(2, &note(&OWNER))];
+        assert!(seen.owners[0].comment.as_ref().unwrap().len() <= COMMENT_LENGTH);
+        let lines = collect(&seen, "cbr0", &[&id]);
+        let other = "delete rule inet cni_hostport_owners attachments handle 2";
+        assert_eq!(lines, [other]);
+    }
+}
+
+#[test]
+fn add_on_another_network_spares_the_rules_of_the_first() {
+    let id = OWNER.container_id;
+    let redirecting = |handle, port, to: &str| PortRule {
+        ports: vec![port],
+        protocol: Some(6),
+        to: Some((to.parse().unwrap(), Some(80))),
+        ..rule(handle, id)
+    };
+    let masquerading = |handle, to: &str| PortRule {
+        destination: Some(to.parse().unwrap()),
+        ..rule(handle, id)
+    };
+    let mut seen = nothing();
+    seen.families[0].hostports = vec![
+        redirecting(1, 8080, "10.1.0.2"),
+        redirecting(2, 8080, "10.0.0.2"),
+    ];
+    seen.families[0].masquerading = vec![masquerading(3, "10.1.0.2"), masquerading(4, "10.0.0.2")];
+    seen.families[1].hostports = vec![redirecting(5, 8080, "2001:db8::2")];
+    let changes = |seen: &Seen| -> Vec<String> {
+        let mut conf = eight(json!({}));
+        conf["runtimeConfig"]["portMappings"] =
+            json!([{ "hostPort": 8080, "containerPort": 80, "protocol": "tcp" }]);
+        let lines = statements(seen, &config(conf), &["10.0.0.2/24"]);
+        let is_change = |it: &String| it.starts_with("delete") || it.contains("dnat");
+        lines.into_iter().filter(is_change).collect()
+    };
+    seen.owners = vec![rule(
+        9,
+        &note(&Owner {
+            network: "another",
+            ..OWNER
+        }),
+    )];
+    check(
+        &changes(&seen),
+        &expect![[r#"
+        delete rule ip cni_hostport hostports handle 2
+        delete rule ip cni_hostport masquerading handle 4
+        insert rule ip cni_hostport hostports tcp dport 8080 dnat to 10.0.0.2:80 comment "icee6giejonei6so"
+    "#]],
+    );
+    // Without another network all were its own.
+    seen.owners = vec![rule(9, &note(&OWNER))];
+    check(
+        &changes(&seen),
+        &expect![[r#"
+        delete rule ip cni_hostport hostports handle 1
+        delete rule ip cni_hostport hostports handle 2
+        delete rule ip cni_hostport masquerading handle 3
+        delete rule ip cni_hostport masquerading handle 4
+        add rule ip cni_hostport hostports tcp dport 8080 dnat to 10.0.0.2:80 comment "icee6giejonei6so"
+        delete rule ip6 cni_hostport hostports handle 5
+    "#]],
+    );
+}
+
+#[test]
+fn only_what_add_has_made_is_taken_back() {
+    let id = OWNER.container_id;
+    let mut before = nothing();
+    before.families[0].hostports = vec![rule(1, id), rule(2, "other")];
+    before.owners = vec![rule(9, &note(&OWNER))];
+    assert_eq!(undo(&before, &before, id), [""; 0]);
+    let mut now = before.clone();
+    now.families[0]
+        .hostports
+        .extend([rule(3, id), rule(4, "other")]);
+    now.families[1].masquerading = vec![rule(5, id)];
+    let another = Owner {
+        network: "another",
+        ..OWNER
+    };
+    now.owners.push(rule(10, &note(&another)));
+    check(
+        &undo(&before, &now, id),
+        &expect![[r#"
+        delete rule ip cni_hostport hostports handle 3
+        delete rule ip6 cni_hostport masquerading handle 5
+        delete rule inet cni_hostport_owners attachments handle 10
+    "#]],
+    );
+}

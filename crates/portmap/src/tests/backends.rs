@@ -308,6 +308,42 @@ fn packets_from_127_0_0_1_may_leave_for_the_container() {
 }
 
 #[test]
+fn a_container_on_two_networks_has_the_ports_of_both() {
+    on_machine("nft", |machine| {
+        let first = mapped(conf("nftables", &BOTH), &["tcp 8080:80", "tcp 9090:90"]);
+        let second = conf("nftables", &["10.0.0.3/24", "2001:db8::3/64"]);
+        let mut second = mapped(second, &["tcp 8081:81", "tcp 9090:91"]);
+        second["name"] = "cbr1".into();
+        machine.succeed("ADD", "c1", &first);
+        let rules = || -> Vec<String> {
+            let text = machine.run("nft", "list ruleset");
+            let lines = text.lines().filter(|it| it.contains("\"c1\""));
+            lines.map(|it| it.trim().to_owned()).collect()
+        };
+        let of_first = rules();
+        machine.succeed("ADD", "c1", &second);
+        let of_both = rules();
+        for rule in &of_first {
+            assert!(of_both.contains(rule), "{rule} is gone: {of_both:#?}");
+        }
+        assert_eq!(of_both.len(), 2 * of_first.len(), "{of_both:#?}");
+        // The same port leads to where it was led last.
+        let leads = |to: &str| of_both.iter().position(|it| it.contains(to)).unwrap();
+        assert!(leads("10.0.0.3:91") < leads("10.0.0.2:90"), "{of_both:#?}");
+        // Once more, each replaces its own.
+        for conf in [&second, &first] {
+            machine.succeed("ADD", "c1", conf);
+            let sorted = |mut lines: Vec<String>| {
+                lines.sort_unstable();
+                lines
+            };
+            assert_eq!(sorted(rules()), sorted(of_both.clone()));
+            machine.succeed("CHECK", "c1", conf);
+        }
+    });
+}
+
+#[test]
 fn t20_del_by_nft_leaves_the_shared_chains_only() {
     on_machine("nft", |machine| {
         let conf = mapped(conf("nftables", &BOTH), &["tcp 8080:80", "udp 8080:81"]);

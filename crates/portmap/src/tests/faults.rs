@@ -54,12 +54,75 @@ fn nft_changes_both_families_or_none() {
         let before = machine.tool("nft", "-a list ruleset");
         let mut second = conf("nftables", &["10.0.0.3/24", "2001:db8::3/64"]);
         second["conditionsV6"] = json!(["no such condition"]);
-        let (_, msg, _) = failed(&machine.call("ADD", "c1", &second));
+        let (_, msg, details) = failed(&machine.call("ADD", "c1", &second));
+        assert!(
+            details.starts_with("this attachment's rules are those from before this ADD"),
+            "{details}"
+        );
         assert!(
             msg.starts_with("unable to set up nftables rules for port mappings: running ["),
             "{msg}"
         );
         assert_eq!(machine.tool("nft", "-a list ruleset"), before);
+    });
+}
+
+/// From now on the thread's own mounts have `/proc/sys` for reading only.
+fn without_writable_sysctls(machine: &Machine) {
+    nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNS).unwrap();
+    for arguments in [
+        "--make-rprivate /",
+        "--bind /proc/sys /proc/sys",
+        "-o remount,bind,ro /proc/sys",
+    ] {
+        machine.run("mount", arguments);
+    }
+}
+
+#[test]
+fn if_route_localnet_cannot_be_set_no_rule_changes() {
+    for backend in ["iptables", "nftables"] {
+        on_machine("nft", |machine| {
+            let mut first = conf(backend, &BOTH);
+            first["snat"] = false.into();
+            machine.succeed("ADD", "c1", &first);
+            without_writable_sysctls(machine);
+            let ruleset = || machine.run("nft", "-a list ruleset");
+            let before = ruleset();
+            let second = conf(backend, &["10.0.0.3/24", "2001:db8::3/64"]);
+            let (code, msg, details) = failed(&machine.call("ADD", "c1", &second));
+            assert_eq!(code, 5);
+            assert!(
+                msg.starts_with("unable to enable route_localnet: "),
+                "{msg}"
+            );
+            assert!(details.contains("no rule has been changed"), "{details}");
+            assert_eq!(ruleset(), before);
+        });
+    }
+}
+
+#[test]
+fn an_nft_that_is_killed_at_its_end_leaves_the_containers_other_network() {
+    on_machine("nft", |machine| {
+        let first = conf("nftables", &BOTH);
+        machine.succeed("ADD", "c1", &first);
+        // Other chains than the containers' may come.
+        let rules = || -> Vec<String> {
+            let text = machine.run("nft", "-a list ruleset");
+            let lines = text.lines().filter(|it| it.contains("comment"));
+            lines.map(str::to_owned).collect()
+        };
+        let before = rules();
+        let mut impatient = machine.clone();
+        impatient.limited(1, Duration::from_secs(4));
+        machine.script("nft", "/usr/sbin/nft \"$@\"\nexec sleep 60");
+        let second = conf("nftables", &["10.0.0.3/24", "2001:db8::3/64"]);
+        let mut second = mapped(second, &["tcp 8080:80", "tcp 8081:81"]);
+        second["name"] = "cbr1".into();
+        let (code, msg, _) = failed(&impatient.call("ADD", "c1", &second));
+        assert_eq!(code, 11, "{msg}");
+        assert_eq!(rules(), before);
     });
 }
 
@@ -240,6 +303,34 @@ fn only_decoding_errors_keep_del_from_its_work() {
     });
 }
 
+// K10
+#[test]
+fn k10_del_needs_nothing_of_the_previous_result() {
+    for backend in ["iptables", "nftables"] {
+        on_machine("nft", |machine| {
+            let good = conf(backend, &BOTH);
+            for broken in [
+                json!({ "cniVersion": "0.4.0" }),
+                json!({ "cniVersion": "1.0.0", "ips": [{ "address": "nowhere" }] }),
+                json!("none"),
+            ] {
+                machine.succeed("ADD", "c1", &good);
+                let mut odd = good.clone();
+                odd["prevResult"] = broken;
+                assert!(machine.call("CHECK", "c1", &odd).failed);
+                let outcome = machine.call("DEL", "c1", &odd);
+                let stderr = String::from_utf8_lossy(&outcome.stderr);
+                assert!(!outcome.failed, "{odd}");
+                assert!(stderr.starts_with("failed to parse config: "), "{stderr}");
+                assert!(stderr.contains("removed without it"), "{stderr}");
+                assert_eq!(machine.container_chains(), [""; 0]);
+                let ruleset = machine.run("nft", "list ruleset");
+                assert!(!ruleset.contains("\"c1\""), "{ruleset}");
+            }
+        });
+    }
+}
+
 #[test]
 fn what_is_missing_from_the_configuration_is_told() {
     on_machine("nft", |machine| {
@@ -282,4 +373,30 @@ fn check_names_what_is_missing() {
         machine.succeed("ADD", "c1", &conf);
         machine.succeed("CHECK", "c1", &conf);
     });
+}
+
+#[test]
+fn families_of_different_kinds_do_not_lock_each_other_out() {
+    for older in ["iptables", "ip6tables"] {
+        on_machine("nft", |machine| {
+            let mut machine = machine.clone();
+            machine.limited(2, Duration::from_secs(60));
+            for part in ["", "-restore", "-save"] {
+                let lock = machine.lock();
+                let text = format!(
+                    "XTABLES_LOCKFILE={} exec /usr/sbin/{older}-legacy{part} \"$@\"",
+                    lock.display()
+                );
+                machine.script(&format!("{older}{part}"), &text);
+            }
+            // The second time both families are read first.
+            for _ in 0..2 {
+                machine.succeed("ADD", "c1", &conf("iptables", &BOTH));
+                assert_eq!(machine.container_chains().len(), 2);
+            }
+            machine.succeed("CHECK", "c1", &conf("iptables", &BOTH));
+            machine.succeed("DEL", "c1", &conf("iptables", &BOTH));
+            assert!(machine.container_chains().is_empty());
+        });
+    }
 }

@@ -128,6 +128,17 @@ fn gc_takes_what_nobody_valid_owns_and_other_networks_not() {
 }
 
 #[test]
+fn gc_takes_ids_with_any_letter() {
+    on_machine("nft", |machine| {
+        machine.succeed("ADD", "c1", &conf("nftables", &["10.0.0.2/24"]));
+        let odd = format!("{}ä", "c".repeat(110));
+        succeeded(&machine.gc(&conf("nftables", &[]), &[&odd, "c1"]));
+        let ruleset = machine.run("nft", "list ruleset");
+        assert!(ruleset.contains("\"c1\""), "{ruleset}");
+    });
+}
+
+#[test]
 fn nft_removes_what_an_uninstalled_iptables_has_left() {
     on_machine("nft", |machine| {
         machine.succeed(

@@ -1,0 +1,19 @@
+//! Opening files that others may have put there.
+
+use std::fs::{self, File};
+use std::io;
+use std::path::Path;
+
+/// Opens a file to read it, unless it is a pipe or a device: reading those may wait for ever, or never end. A folder is
+/// opened; reading it fails by itself.
+pub(crate) fn open(path: &Path) -> io::Result<File> {
+    let found = fs::metadata(path)?;
+    if found.is_file() || found.is_dir() {
+        File::open(path)
+    } else {
+        Err(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            "not a regular file",
+        ))
+    }
+}
