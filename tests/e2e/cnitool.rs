@@ -5,7 +5,7 @@ use std::fs;
 use std::path::PathBuf;
 use std::process::{Command, Output};
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use tests::cni::{self, workspace};
 use tests::node::skip;
 use tests::{List, Node};
@@ -78,6 +78,32 @@ fn cnitool_collects_garbage_and_asks_for_the_status() {
     }
 }
 
+/// cnitool sends no list of its own, but hands on one that stands in the configuration.
+#[test]
+fn cnitool_gc_frees_what_no_attachment_in_the_list_owns() {
+    if cni::differs("1.1.1 does not know GC") {
+        return;
+    }
+    for sample in ["10-flannel.conflist", "10-bridge-dual-stack.conflist"] {
+        let Some(tool) = Tool::with(sample, Some("1.1.0")) else {
+            return;
+        };
+        let pod = tool.node.pod();
+        tool.ok("add", &pod.path());
+        // Nobody remembers the attachment: there will be no DEL.
+        fs::remove_dir_all(tool.node.file("/var/lib/cni/results")).unwrap();
+        tool.ok("gc", &pod.path());
+        assert!(!tool.leases().is_empty(), "no list, so nothing goes");
+        tool.add_to_conf("cni.dev/valid-attachments", json!([]));
+        tool.ok("gc", &pod.path());
+        assert_eq!(tool.leases(), [""; 0]);
+        assert_eq!(tool.node.nat(), [""; 0]);
+        let state = tool.node.file("/var/lib/cni/flannel");
+        let files = fs::read_dir(state).into_iter().flatten().flatten();
+        assert_eq!(files.filter(|it| it.path().is_file()).count(), 0);
+    }
+}
+
 /// cnitool on a node with one network.
 struct Tool {
     node: Node,
@@ -118,6 +144,18 @@ impl Tool {
             program,
             network,
         })
+    }
+
+    /// Gives every plugin of the list one more key.
+    fn add_to_conf(&self, key: &str, value: Value) {
+        let net_d = fs::read_dir(self.node.dir().join("net.d")).unwrap();
+        for file in net_d.map(|it| it.unwrap().path()) {
+            let mut conf: Value = serde_json::from_slice(&fs::read(&file).unwrap()).unwrap();
+            for plugin in conf["plugins"].as_array_mut().unwrap() {
+                plugin[key] = value.clone();
+            }
+            fs::write(file, conf.to_string()).unwrap();
+        }
     }
 
     fn run(&self, verb: &str, netns: &str) -> Output {
