@@ -29,16 +29,13 @@ impl Seen {
                 error,
             })
         };
-        let [container_link, bridge, taken] = net
-            .links([
-                (At::Container, names.container.as_str()),
-                (At::Host, config.bridge.as_str()),
-                (At::Host, names.host.as_str()),
-            ])
-            .map_err(|error| Error::Lookup {
-                link: config.bridge.clone(),
-                error,
-            })?;
+        let container_link = look(At::Container, &names.container)?;
+        let [bridge, taken] =
+            net.links(At::Host, [&config.bridge, &names.host])
+                .map_err(|error| Error::Lookup {
+                    link: config.bridge.clone(),
+                    error,
+                })?;
         let mut seen = Seen {
             container_link: container_link.is_some(),
             bridge,

@@ -1,7 +1,8 @@
-//! How each step is done. Requests of one namespace keep their order, so they are sent without waiting for one
-//! another; only where the next one needs an index, or is no netlink request, the answers are awaited.
+//! How each step is done. Requests of one namespace keep their order, so as many as follow one another are sent at once;
+//! only what the next step depends on, or what is no netlink request, is done by itself.
 
 use std::fmt::{self, Write};
+use std::mem;
 use std::net::IpAddr;
 use std::os::fd::AsRawFd;
 use std::time::{Duration, Instant};
@@ -19,10 +20,10 @@ use netlink_packet_route::route::{
 };
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use nix::errno::Errno;
-use rtnetlink::MulticastGroup;
 
+use crate::connection::{Group, Request};
 use crate::link::OperState;
-use crate::net::{Answers, Net, acknowledged};
+use crate::net::Net;
 use crate::step::{At, BridgePort, Step, Veth, WantedRoute};
 use crate::{KernelError, sysctl};
 
@@ -103,11 +104,7 @@ impl Applied<'_> {
     /// Does more steps, which are undone together with the ones before.
     pub fn extend(&mut self, plan: &[Step]) -> Result<(), StepError> {
         let start = self.trace.len();
-        match self
-            .net
-            .runtime
-            .block_on(self.net.run(plan, &mut self.undo, &mut self.trace))
-        {
+        match self.net.run(plan, &mut self.undo, &mut self.trace) {
             Ok(()) => Ok(()),
             Err((at, reason)) => {
                 let mut trace = lines(&self.trace[..start]);
@@ -150,10 +147,7 @@ impl Drop for Applied<'_> {
     fn drop(&mut self) {
         while let Some(step) = self.undo.pop() {
             // The error that brought us here is the one to report; the runtime's DEL tries again.
-            let _ =
-                self.net
-                    .runtime
-                    .block_on(self.net.run(&[step], &mut Vec::new(), &mut Vec::new()));
+            let _ = self.net.run(&[step], &mut Vec::new(), &mut Vec::new());
         }
     }
 }
@@ -181,48 +175,41 @@ impl Net {
     }
 
     /// Runs the steps; on an error the position of the failed one.
-    async fn run(
+    fn run(
         &self,
         plan: &[Step],
         undo: &mut Vec<Step>,
         trace: &mut Vec<(String, Duration)>,
     ) -> Result<(), (usize, Reason)> {
-        let mut sent: Vec<(usize, Answers)> = Vec::new();
+        let mut batch = Batch::default();
         let mut position = 0;
         while let Some(step) = plan.get(position) {
-            let start = Instant::now();
             let failed = |reason: Reason| (position, reason);
-            if self.must_wait(step) {
-                self.settle(plan, &mut sent).await?;
+            if batch.at != Some(step.at()) || must_be_alone(step) {
+                self.send(plan, mem::take(&mut batch), trace)?;
             }
+            let start = Instant::now();
             let mut done = 1;
             match step {
-                Step::Sysctl { at: At::Host, .. } => set_parameters(&plan[position..=position])
-                    .map_err(|(_, error)| failed(error.into()))?,
-                Step::Sysctl {
-                    at: At::Container, ..
-                } => {
-                    done = plan[position..]
-                        .iter()
-                        .take_while(|it| is_container_sysctl(it))
-                        .count();
-                    let steps = plan[position..position + done].to_vec();
-                    let outcome = self.inside(move || Ok(set_parameters(&steps)));
+                Step::Sysctl { at, .. } => {
+                    let is_alike =
+                        |it: &&Step| matches!(it, Step::Sysctl { at: its, .. } if its == at);
+                    done = plan[position..].iter().take_while(is_alike).count();
+                    let steps = &plan[position..position + done];
+                    let outcome = match at {
+                        At::Host => Ok(set_parameters(steps)),
+                        At::Container => self.inside(|| Ok(set_parameters(steps))),
+                    };
                     outcome
                         .map_err(|error| failed(KernelError::from(error).into()))?
                         .map_err(|(at, error)| (position + at, error.into()))?;
                 }
-                Step::AwaitUp { link } => self.await_up(link).await.map_err(failed)?,
-                Step::AwaitAddresses { link } => {
-                    self.await_addresses(link).await.map_err(failed)?
-                }
+                Step::AwaitUp { link } => self.await_up(link).map_err(failed)?,
+                Step::AwaitAddresses { link } => self.await_addresses(link).map_err(failed)?,
                 Step::AddBridge { .. } | Step::AddVeth(_) | Step::DelLink { .. } => {
-                    let answers = self
-                        .send(step)
-                        .await
-                        .map_err(|error| failed(error.into()))?;
-                    accept(step, acknowledged(answers).await)
-                        .map_err(|error| failed(error.into()))?;
+                    let request = self.request(step).map_err(|error| failed(error.into()))?;
+                    let answer = self.ask(step.at(), request);
+                    accept(step, answer).map_err(|error| failed(error.into()))?;
                     undo.extend(step.undo());
                     if let Step::DelLink { at, link } = step {
                         self.links.borrow_mut().remove(&(*at, link.clone()));
@@ -237,64 +224,70 @@ impl Net {
                 | Step::DelVlan { .. }
                 | Step::AddAddress { .. }
                 | Step::DelAddress { .. }
-                | Step::AddRoute { .. } => {
-                    let answers = self
-                        .send(step)
-                        .await
-                        .map_err(|error| failed(error.into()))?;
-                    sent.push((position, answers));
-                }
+                | Step::AddRoute { .. } => match self.request(step) {
+                    Ok(request) => {
+                        batch.at = Some(step.at());
+                        batch.requests.push((position, request));
+                        position += 1;
+                        continue;
+                    }
+                    Err(error) => {
+                        self.send(plan, batch, trace)?;
+                        return Err(failed(error.into()));
+                    }
+                },
             }
-            trace.extend(
-                plan[position..position + done]
-                    .iter()
-                    .map(|step| (step.to_string(), start.elapsed() / done as u32)),
-            );
+            note(trace, &plan[position..position + done], start.elapsed());
             position += done;
         }
-        self.settle(plan, &mut sent).await
+        self.send(plan, batch, trace)
     }
 
-    /// Does the step need the answers to all that was sent before? A link's index can be asked for at any time, since
-    /// only steps that are awaited at once make or remove links.
-    fn must_wait(&self, step: &Step) -> bool {
-        matches!(
-            step,
-            Step::Sysctl { .. }
-                | Step::AwaitUp { .. }
-                | Step::AwaitAddresses { .. }
-                | Step::AddBridge { .. }
-                | Step::AddVeth(_)
-                | Step::DelLink { .. }
-        )
-    }
-
-    /// Awaits the answers to what was sent, in order.
-    async fn settle(
+    /// Sends the requests that were put off. An error is that of the first that was refused.
+    fn send(
         &self,
         plan: &[Step],
-        sent: &mut Vec<(usize, Answers)>,
+        batch: Batch,
+        trace: &mut Vec<(String, Duration)>,
     ) -> Result<(), (usize, Reason)> {
-        for (position, answers) in sent.drain(..) {
-            accept(&plan[position], acknowledged(answers).await)
-                .map_err(|error| (position, error.into()))?;
+        let Some(at) = batch.at else { return Ok(()) };
+        let start = Instant::now();
+        let (positions, requests): (Vec<usize>, Vec<Request>) = batch.requests.into_iter().unzip();
+        let first = positions.first().copied().unwrap_or_default();
+        let answers = self
+            .connection(at)
+            .map_err(KernelError::from)
+            .and_then(|connection| connection.exchange(requests))
+            .map_err(|error| (first, error.into()))?;
+        note(
+            trace,
+            &plan[first..first + positions.len()],
+            start.elapsed(),
+        );
+        for (position, answer) in positions.into_iter().zip(answers) {
+            accept(&plan[position], answer.map(drop)).map_err(|error| (position, error.into()))?;
         }
         Ok(())
     }
 
+    fn ask(&self, at: At, request: Request) -> Result<(), KernelError> {
+        self.connection(at)?.ask(request).map(drop)
+    }
+
     /// The index of a link that a step names.
-    async fn index(&self, at: At, link: &str) -> Result<u32, KernelError> {
+    fn index(&self, at: At, link: &str) -> Result<u32, KernelError> {
         if let Some(link) = self.links.borrow().get(&(at, link.to_owned())) {
             return Ok(link.index);
         }
-        let found = self.read_link(at, link).await?;
+        let found = self.link(at, link)?;
         found
             .map(|link| link.index)
             .ok_or_else(|| KernelError::from_errno(Errno::ENODEV))
     }
 
-    /// Sends the step's request.
-    async fn send(&self, step: &Step) -> Result<Answers, KernelError> {
+    /// The step's request. A link's index can be asked for while others are put off, since only steps that are done by
+    /// themselves make or remove links.
+    fn request(&self, step: &Step) -> Result<Request, KernelError> {
         let at = step.at();
         let (message, flags) = match step {
             Step::AddBridge {
@@ -310,7 +303,7 @@ impl Net {
                 )
             }
             Step::AddVeth(wanted) => {
-                let master = self.index(At::Host, &wanted.master).await?;
+                let master = self.index(At::Host, &wanted.master)?;
                 let netns = match wanted.peer_at {
                     At::Container => Some(self.netns()?.as_raw_fd()),
                     At::Host => None,
@@ -351,15 +344,11 @@ impl Net {
                 } else {
                     BridgeVlanInfoFlags::empty()
                 };
-                let message = port_vlan(self.index(at, link).await?, vlan.vid, flags);
+                let message = port_vlan(self.index(at, link)?, vlan.vid, flags);
                 (RouteNetlinkMessage::SetLink(message), 0)
             }
             Step::DelVlan { link, vid } => {
-                let message = port_vlan(
-                    self.index(at, link).await?,
-                    *vid,
-                    BridgeVlanInfoFlags::empty(),
-                );
+                let message = port_vlan(self.index(at, link)?, *vid, BridgeVlanInfoFlags::empty());
                 (RouteNetlinkMessage::DelLink(message), 0)
             }
             Step::AddAddress {
@@ -368,7 +357,7 @@ impl Net {
                 nodad,
                 ..
             } => {
-                let message = address(self.index(at, link).await?, *wanted, *nodad);
+                let message = address(self.index(at, link)?, *wanted, *nodad);
                 (
                     RouteNetlinkMessage::NewAddress(message),
                     NLM_F_CREATE | NLM_F_EXCL,
@@ -378,18 +367,14 @@ impl Net {
                 link,
                 address: unwanted,
             } => (
-                RouteNetlinkMessage::DelAddress(address(
-                    self.index(at, link).await?,
-                    *unwanted,
-                    false,
-                )),
+                RouteNetlinkMessage::DelAddress(address(self.index(at, link)?, *unwanted, false)),
                 0,
             ),
             Step::AddRoute {
                 link,
                 route: wanted,
             } => (
-                RouteNetlinkMessage::NewRoute(route(self.index(at, link).await?, wanted)),
+                RouteNetlinkMessage::NewRoute(route(self.index(at, link)?, wanted)),
                 NLM_F_CREATE,
             ),
             Step::DelLink { link, .. } => (RouteNetlinkMessage::DelLink(named(link)), 0),
@@ -397,41 +382,29 @@ impl Net {
                 return Err(KernelError::from_errno(Errno::EOPNOTSUPP));
             }
         };
-        self.command(at, message, flags)
+        Ok(Request::command(message, flags))
     }
 
-    async fn await_up(&self, link: &str) -> Result<(), Reason> {
+    fn await_up(&self, link: &str) -> Result<(), Reason> {
         let mut last = OperState("not-present");
-        let up = self
-            .until(At::Host, MulticastGroup::Link, UP_LIMIT, async || {
-                last = self
-                    .read_link(At::Host, link)
-                    .await?
-                    .map_or(OperState("not-present"), |link| link.operstate);
-                Ok((last == OperState::UP).then_some(()))
-            })
-            .await?;
+        let up = self.until(At::Host, Group::Links, UP_LIMIT, || {
+            last = self
+                .link(At::Host, link)?
+                .map_or(OperState("not-present"), |link| link.operstate);
+            Ok((last == OperState::UP).then_some(()))
+        })?;
         up.ok_or(Reason::NotUp(last))
     }
 
-    async fn await_addresses(&self, link: &str) -> Result<(), Reason> {
-        let index = self.index(At::Container, link).await?;
-        let settled = self
-            .until(
-                At::Container,
-                MulticastGroup::Ipv6Ifaddr,
-                SETTLE_LIMIT,
-                async || {
-                    let addresses = self
-                        .read_addresses(At::Container, index, AddressFamily::Inet6)
-                        .await?;
-                    if let Some(failed) = addresses.iter().find(|it| it.dad_failed) {
-                        return Ok(Some(Err(failed.address.ip())));
-                    }
-                    Ok(addresses.iter().all(|it| !it.tentative).then_some(Ok(())))
-                },
-            )
-            .await?;
+    fn await_addresses(&self, link: &str) -> Result<(), Reason> {
+        let index = self.index(At::Container, link)?;
+        let settled = self.until(At::Container, Group::Ipv6Addresses, SETTLE_LIMIT, || {
+            let addresses = self.addresses_of(At::Container, index, AddressFamily::Inet6)?;
+            if let Some(failed) = addresses.iter().find(|it| it.dad_failed) {
+                return Ok(Some(Err(failed.address.ip())));
+            }
+            Ok(addresses.iter().all(|it| !it.tentative).then_some(Ok(())))
+        })?;
         match settled {
             Some(Ok(())) => Ok(()),
             Some(Err(address)) => Err(Reason::DuplicateAddress {
@@ -439,10 +412,7 @@ impl Net {
                 address,
             }),
             None => {
-                let state = self
-                    .read_link(At::Container, link)
-                    .await?
-                    .map(|link| link.operstate);
+                let state = self.link(At::Container, link)?.map(|link| link.operstate);
                 if state == Some(OperState::UP) {
                     Err(Reason::StillTentative(link.to_owned()))
                 } else {
@@ -453,14 +423,31 @@ impl Net {
     }
 }
 
-fn is_container_sysctl(step: &Step) -> bool {
+/// Requests that are put off to be sent together: of one namespace, with the positions of their steps, which follow one
+/// another.
+#[derive(Default)]
+struct Batch {
+    at: Option<At>,
+    requests: Vec<(usize, Request)>,
+}
+
+/// Is the step no request, or does what follows depend on its outcome?
+fn must_be_alone(step: &Step) -> bool {
     matches!(
         step,
-        Step::Sysctl {
-            at: At::Container,
-            ..
-        }
+        Step::Sysctl { .. }
+            | Step::AwaitUp { .. }
+            | Step::AwaitAddresses { .. }
+            | Step::AddBridge { .. }
+            | Step::AddVeth(_)
+            | Step::DelLink { .. }
     )
+}
+
+/// Notes steps that were done together, each with its part of the time.
+fn note(trace: &mut Vec<(String, Duration)>, steps: &[Step], time: Duration) {
+    let each = time / steps.len().max(1) as u32;
+    trace.extend(steps.iter().map(|step| (step.to_string(), each)));
 }
 
 /// Sets parameters in the calling thread's namespace; the position of the first required one that cannot be set.

@@ -6,6 +6,7 @@
 #![warn(missing_docs)]
 
 mod apply;
+mod connection;
 mod error;
 pub mod firewall;
 mod link;
@@ -15,7 +16,6 @@ mod net;
 mod netns;
 mod step;
 pub mod sysctl;
-mod worker;
 
 pub use apply::{Applied, Reason, StepError};
 pub use error::KernelError;

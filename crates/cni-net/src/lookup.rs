@@ -7,7 +7,8 @@ use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use nix::errno::Errno;
 
 use crate::KernelError;
-use crate::net::{Net, collect};
+use crate::connection::Request;
+use crate::net::Net;
 use crate::step::At;
 
 /// Where packets to an address go.
@@ -33,14 +34,12 @@ impl Net {
         message
             .attributes
             .push(RouteAttribute::Destination(address.into()));
-        self.runtime.block_on(async {
-            let answers = self.request(at, RouteNetlinkMessage::GetRoute(message), 0)?;
-            match collect(answers).await {
-                Ok(answers) => Ok(answers.into_iter().find_map(RouteLookup::of)),
-                Err(error) if is_unreachable(&error) => Ok(None),
-                Err(error) => Err(error),
-            }
-        })
+        let request = Request::get(RouteNetlinkMessage::GetRoute(message));
+        match self.connection(at)?.ask(request) {
+            Ok(answers) => Ok(answers.into_iter().find_map(RouteLookup::of)),
+            Err(error) if is_unreachable(&error) => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 }
 

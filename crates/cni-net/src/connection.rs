@@ -1,0 +1,261 @@
+//! A connection to the kernel's routing subsystem, rtnetlink(7): requests out, answers back.
+//!
+//! The kernel has done a request when the call that sends it returns, and does those of one call in their order. So
+//! many requests are sent at once, and nothing waits but for an answer that is there already.
+
+use std::cell::Cell;
+use std::io::{self, ErrorKind};
+use std::os::fd::AsFd;
+use std::time::Instant;
+
+use netlink_packet_core::{
+    NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload,
+};
+use netlink_packet_route::RouteNetlinkMessage;
+use netlink_sys::protocols::NETLINK_ROUTE;
+use netlink_sys::{Socket, SocketAddr};
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::socket::MsgFlags;
+
+use crate::KernelError;
+
+/// Large enough for any answer (net/netlink/af_netlink.c: at most 32 KiB a piece of a dump). Of this only so much is
+/// touched as is read.
+const BUFFER: usize = 64 * 1024;
+
+/// What others change while it is read is read so many times; then it is taken as it is, as the reference does.
+const DUMPS: usize = 5;
+
+/// The list changed while it was dumped (include/uapi/linux/netlink.h).
+const NLM_F_DUMP_INTR: u16 = 0x10;
+
+/// Something asked of the kernel.
+pub(crate) struct Request {
+    message: RouteNetlinkMessage,
+    flags: u16,
+}
+
+impl Request {
+    /// For one thing that is there; it comes as the answer.
+    pub(crate) fn get(message: RouteNetlinkMessage) -> Request {
+        Request { message, flags: 0 }
+    }
+
+    /// To do something; `flags` say how (`NLM_F_CREATE`, …).
+    pub(crate) fn command(message: RouteNetlinkMessage, flags: u16) -> Request {
+        Request { message, flags }
+    }
+}
+
+/// What came of a request: the things asked for, none for a command, or the kernel's refusal.
+pub(crate) type Answer = Result<Vec<RouteNetlinkMessage>, KernelError>;
+
+/// A connection to the network namespace that it was opened in, wherever its user goes.
+pub(crate) struct Connection {
+    socket: Socket,
+    /// The number of the last request.
+    sequence: Cell<u32>,
+}
+
+impl Connection {
+    /// A connection to the namespace of the calling thread.
+    pub(crate) fn open() -> io::Result<Connection> {
+        let socket = Socket::new(NETLINK_ROUTE)?;
+        // So that what is asked of one link is answered of one link (linux 4.20), and refusals come with a sentence.
+        socket.set_netlink_get_strict_chk(true)?;
+        socket.set_ext_ack(true)?;
+        socket.set_cap_ack(true)?;
+        Ok(Connection {
+            socket,
+            sequence: Cell::new(0),
+        })
+    }
+
+    /// Has all of this done or answered, in order; an answer for each. One that is refused does not keep the others.
+    ///
+    /// # Errors
+    /// If the kernel cannot be talked to; what was done is not known then.
+    pub(crate) fn exchange(&self, requests: Vec<Request>) -> Result<Vec<Answer>, KernelError> {
+        let mut answers: Vec<Answer> = requests.iter().map(|_| Ok(Vec::new())).collect();
+        let count = requests.len();
+        let mut bytes = Vec::new();
+        for (position, Request { message, flags }) in requests.into_iter().enumerate() {
+            let is_last = position + 1 == count;
+            // Refusals are told of in any case; one answer at the end shows that all was looked at.
+            let is_get = matches!(
+                message,
+                RouteNetlinkMessage::GetLink(_) | RouteNetlinkMessage::GetRoute(_)
+            );
+            let ack = if is_last && !is_get { NLM_F_ACK } else { 0 };
+            self.write(message, flags | ack, &mut bytes);
+        }
+        let first = self.sequence.get().wrapping_sub(count as u32 - 1);
+        self.socket.send(&bytes, 0)?;
+        let mut is_open = true;
+        while is_open {
+            self.receive(|header, payload| {
+                let position = header.sequence_number.wrapping_sub(first) as usize;
+                let Some(answer) = answers.get_mut(position) else {
+                    return Ok(()); // of a request that nobody waited for to the end
+                };
+                is_open &= position + 1 < count;
+                match content(payload) {
+                    Ok(found) => {
+                        if let Ok(answer) = answer {
+                            answer.extend(found);
+                        }
+                    }
+                    Err(error) => *answer = Err(error),
+                }
+                Ok(())
+            })?;
+        }
+        Ok(answers)
+    }
+
+    /// Has one thing done or answered.
+    pub(crate) fn ask(&self, request: Request) -> Answer {
+        match self.exchange(vec![request])?.pop() {
+            Some(answer) => answer,
+            None => Ok(Vec::new()),
+        }
+    }
+
+    /// All that there is of what the message asks for.
+    pub(crate) fn dump(&self, message: &RouteNetlinkMessage) -> Answer {
+        let mut found = Vec::new();
+        for _ in 0..DUMPS {
+            found.clear();
+            let mut bytes = Vec::new();
+            self.write(message.clone(), NLM_F_DUMP, &mut bytes);
+            self.socket.send(&bytes, 0)?;
+            let (mut is_open, mut is_whole) = (true, true);
+            while is_open {
+                self.receive(|header, payload| {
+                    if header.sequence_number != self.sequence.get() {
+                        return Ok(());
+                    }
+                    is_whole &= header.flags & NLM_F_DUMP_INTR == 0;
+                    is_open &= !matches!(payload, NetlinkPayload::Done(_));
+                    found.extend(content(payload)?);
+                    Ok(())
+                })?;
+            }
+            if is_whole {
+                break;
+            }
+        }
+        Ok(found)
+    }
+
+    /// Lays a request out behind others.
+    fn write(&self, message: RouteNetlinkMessage, flags: u16, bytes: &mut Vec<u8>) {
+        let number = self.sequence.get().wrapping_add(1);
+        self.sequence.set(number);
+        let mut message = NetlinkMessage::from(message);
+        message.header.flags = NLM_F_REQUEST | flags;
+        message.header.sequence_number = number;
+        message.finalize();
+        let start = bytes.len();
+        bytes.resize(start + message.buffer_len().next_multiple_of(4), 0);
+        message.serialize(&mut bytes[start..]);
+    }
+
+    /// Hands on all messages of the next piece of the answers.
+    fn receive(
+        &self,
+        mut found: impl FnMut(
+            NetlinkHeader,
+            NetlinkPayload<RouteNetlinkMessage>,
+        ) -> Result<(), KernelError>,
+    ) -> Result<(), KernelError> {
+        let mut buffer = Vec::with_capacity(BUFFER);
+        receive(&self.socket, &mut buffer, MsgFlags::empty())?;
+        let mut rest = &buffer[..];
+        while let [a, b, c, d, ..] = *rest {
+            let message = NetlinkMessage::deserialize(rest)
+                .map_err(|error| io::Error::new(ErrorKind::InvalidData, error.to_string()))?;
+            let length = (u32::from_ne_bytes([a, b, c, d]) as usize).next_multiple_of(4);
+            rest = rest.get(length..).unwrap_or_default();
+            found(message.header, message.payload)?;
+        }
+        Ok(())
+    }
+}
+
+/// What an answer holds: `None` for an acknowledgement or an end.
+fn content(
+    payload: NetlinkPayload<RouteNetlinkMessage>,
+) -> Result<Option<RouteNetlinkMessage>, KernelError> {
+    #[allow(
+        clippy::wildcard_enum_match_arm,
+        reason = "netlink's enums are open; what nobody asks for is passed over"
+    )]
+    match payload {
+        NetlinkPayload::InnerMessage(inner) => Ok(Some(inner)),
+        NetlinkPayload::Error(error) if error.code.is_some() => {
+            Err(KernelError::from_message(&error))
+        }
+        NetlinkPayload::Done(done) if done.code != 0 => {
+            Err(io::Error::from_raw_os_error(done.code.saturating_abs()).into())
+        }
+        NetlinkPayload::Overrun(_) => Err(KernelError::from_errno(Errno::ENOBUFS)),
+        _ => Ok(None),
+    }
+}
+
+/// What the kernel tells of without being asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Group {
+    /// Changes of links.
+    Links = nix::libc::RTNLGRP_LINK as isize,
+    /// Changes of IPv6 addresses.
+    Ipv6Addresses = nix::libc::RTNLGRP_IPV6_IFADDR as isize,
+}
+
+/// News of one kind, from the time on when this was opened.
+pub(crate) struct Events(Socket);
+
+impl Events {
+    /// News of the namespace of the calling thread.
+    pub(crate) fn open(group: Group) -> io::Result<Events> {
+        let mut socket = Socket::new(NETLINK_ROUTE)?;
+        socket.bind(&SocketAddr::new(0, 0))?;
+        socket.add_membership(group as u32)?;
+        Ok(Events(socket))
+    }
+
+    /// Waits until there are news, which are taken note of by this; false if there were none in time.
+    pub(crate) fn wait(&self, end: Instant) -> io::Result<bool> {
+        let left = end.saturating_duration_since(Instant::now());
+        // Rounded up, so that the last wait is not a busy one.
+        let milliseconds = u16::try_from(left.as_millis() + 1).unwrap_or(u16::MAX);
+        let mut sources = [PollFd::new(self.0.as_fd(), PollFlags::POLLIN)];
+        match poll(&mut sources, PollTimeout::from(milliseconds)) {
+            Ok(0) => return Ok(false),
+            Err(Errno::EINTR) => return Ok(!left.is_zero()),
+            outcome => drop(outcome?),
+        }
+        let mut buffer = Vec::with_capacity(BUFFER);
+        loop {
+            buffer.clear();
+            match receive(&self.0, &mut buffer, MsgFlags::MSG_DONTWAIT) {
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(true),
+                // More than the socket holds: that there are news is all we want to know.
+                Err(error) if error.raw_os_error() == Some(Errno::ENOBUFS as i32) => {}
+                outcome => outcome?,
+            }
+        }
+    }
+}
+
+/// One datagram, as much of it as the buffer has room for.
+fn receive(socket: &Socket, buffer: &mut Vec<u8>, flags: MsgFlags) -> io::Result<()> {
+    loop {
+        match socket.recv(buffer, flags.bits()) {
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            outcome => return outcome.map(drop),
+        }
+    }
+}
