@@ -256,7 +256,7 @@ mod tests {
     use super::*;
 
     fn config(keys: Value) -> Result<Config, String> {
-        Config::new(cni_spec::json::read(keys).unwrap(), "").map_err(|error| error.to_string())
+        Config::new(cni_spec::json::read(&keys).unwrap(), "").map_err(|error| error.to_string())
     }
 
     // B01
@@ -339,7 +339,7 @@ mod tests {
     #[test]
     fn b27_which_mac_counts() {
         let mac = |keys: Value, args: &str| {
-            Config::new(cni_spec::json::read(keys).unwrap(), args)
+            Config::new(cni_spec::json::read(&keys).unwrap(), args)
                 .unwrap()
                 .mac
                 .unwrap_or_default()

@@ -242,6 +242,7 @@ fn sentence(step: &Step, reason: &Reason, bridge: &str) -> String {
             )
         }
         Step::Sysctl { name, value, .. } => format!("cannot set {name} to {value}: {reason}"),
+        Step::SetArpNotify { link } => format!("cannot set arp_notify of {link}: {reason}"),
         Step::SetDown { link, .. } => format!("failed to set {} down: {reason}", q(link)),
         Step::DelLink { link, .. } => format!("failed to delete {}: {reason}", q(link)),
         Step::AwaitUp { .. } => reason.to_string(),

@@ -210,7 +210,7 @@ mod tests {
         ips: Value,
         routes: Value,
     ) -> (Vec<String>, Vec<String>, Vec<String>) {
-        let config = Config::new(cni_spec::json::read(keys).unwrap(), "").unwrap();
+        let config = Config::new(cni_spec::json::read(&keys).unwrap(), "").unwrap();
         let result = json!({ "cniVersion": "1.0.0", "ips": ips, "routes": routes });
         let addressing = Addressing::new(&config, &Success::decode(&result, "").unwrap().0);
         let route =
@@ -277,7 +277,7 @@ mod tests {
     #[test]
     fn l12_a_route_without_next_hop_takes_its_familys_gateway() {
         let config = Config::new(
-            cni_spec::json::read(json!({ "isGateway": true })).unwrap(),
+            cni_spec::json::read(&json!({ "isGateway": true })).unwrap(),
             "",
         )
         .unwrap();

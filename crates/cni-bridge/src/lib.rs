@@ -108,7 +108,7 @@ fn add(call: &Call<'_>, attachment: &Attachment, config: &Config) -> Result<Valu
     };
     let net = open(attachment)?;
     let mut names = Names::of(call.name(), attachment, &config.gateway_device());
-    let seen = Seen::read(&net, config, &mut names)?;
+    let mut seen = Seen::read(&net, config, &mut names)?;
     plan::admit(config, &seen, &names)?;
 
     let lease = config
@@ -140,6 +140,9 @@ fn add(call: &Call<'_>, attachment: &Attachment, config: &Config) -> Result<Valu
     }
     // A layout without room for this result is told of before anything is made.
     call.encode(&success)?;
+    if let Some(addressing) = &addressing {
+        seen.read_gateway_addresses(&net, config, &addressing.gateways)?;
+    }
     let plan = plan::attach(
         config,
         &seen,
@@ -167,7 +170,6 @@ fn add(call: &Call<'_>, attachment: &Attachment, config: &Config) -> Result<Valu
         })?;
         found.ok_or_else(|| Error::gone(link))
     };
-    // Only the bridge may have another MAC than when it was last looked at.
     let made = |at: At, link: &str| net.known(at, link).map_or_else(|| look(at, link), Ok);
     let container = made(At::Container, &names.container)?;
     let spoof_check = match config.mac_spoof_check {
@@ -181,8 +183,13 @@ fn add(call: &Call<'_>, attachment: &Attachment, config: &Config) -> Result<Valu
         name: link.name,
         ..Interface::default()
     };
+    // The bridge may have another MAC than before it got the port; whoever waits for that looks at both.
+    let bridge = match config.container_interface_down {
+        true => look(At::Host, &config.bridge)?,
+        false => made(At::Host, &config.bridge)?,
+    };
     success.interfaces = vec![
-        on_node(look(At::Host, &config.bridge)?),
+        on_node(bridge),
         on_node(made(At::Host, &names.host)?),
         Interface {
             sandbox: attachment.netns_text(),

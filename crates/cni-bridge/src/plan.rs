@@ -1,6 +1,6 @@
 //! What ADD does to the kernel, as data. Decides everything; touches nothing.
 
-use cni_net::{At, BridgePort, Step, Veth, Vlan, WantedRoute};
+use cni_net::{At, BridgePort, Link, Step, Veth, Vlan, WantedRoute};
 use cni_spec::Route;
 use ipnetwork::IpNetwork;
 
@@ -68,6 +68,7 @@ pub(crate) fn attach(
     if !config.container_interface_down {
         plan.push(Step::AwaitUp {
             link: names.host.clone(),
+            bridge: config.bridge.clone(),
         });
     }
     Ok(plan)
@@ -93,7 +94,10 @@ fn bridge(config: &Config, seen: &Seen, mac: Option<&[u8]>) -> Vec<Step> {
     {
         plan.push(Step::SetPromiscuous { link: link.clone() });
     }
-    plan.push(no_router_advertisements(link));
+    let takes_advice = |bridge: &Link| bridge.accept_ra.is_some_and(|advice| advice != 0);
+    if seen.bridge.as_ref().is_none_or(takes_advice) {
+        plan.push(no_router_advertisements(link));
+    }
     if seen.bridge.as_ref().is_none_or(|bridge| !bridge.up) {
         plan.push(Step::SetUp {
             at: At::Host,
@@ -184,11 +188,6 @@ fn container(config: &Config, names: &Names, addressing: &Addressing) -> Result<
         accept_dad,
         false,
     ));
-    plan.push(parameter(
-        format!("net/ipv4/conf/{link}/arp_notify"),
-        "1",
-        false,
-    ));
     if addressing.ips.iter().any(|ip| ip.address.is_ipv6()) {
         for interface in ["lo", link] {
             plan.push(parameter(
@@ -203,6 +202,7 @@ fn container(config: &Config, names: &Names, addressing: &Addressing) -> Result<
             true,
         ));
     }
+    plan.push(Step::SetArpNotify { link: link.clone() });
     plan.extend(addressing.ips.iter().map(|ip| Step::AddAddress {
         at: At::Container,
         link: link.clone(),

@@ -14,7 +14,7 @@ pub(crate) struct Seen {
     pub(crate) bridge: Option<Link>,
     /// The VLAN gateway device; `None` if there is none or none is wanted.
     pub(crate) vlan_device: Option<Link>,
-    /// The gateway device's addresses, in the kernel's order; empty if it will have none of ours.
+    /// The gateway device's addresses of the gateways' families, in the kernel's order, once they are known.
     pub(crate) gateway_addresses: Vec<IpNetwork>,
     /// Is there a link of the wanted name in the container?
     pub(crate) container_link: bool,
@@ -53,21 +53,31 @@ impl Seen {
                 free_name(&mut names.gateway_port, |name| look(At::Host, name))?;
             }
         }
+        Ok(seen)
+    }
+
+    /// Looks at the addresses of the gateway device, as far as they could be in the way of the gateways'.
+    pub(crate) fn read_gateway_addresses(
+        &mut self,
+        net: &Net,
+        config: &Config,
+        gateways: &[IpNetwork],
+    ) -> Result<(), Error> {
         let device = if config.vlan.is_some() {
-            &seen.vlan_device
+            &self.vlan_device
         } else {
-            &seen.bridge
+            &self.bridge
         };
         if let Some(device) = device {
-            let addresses =
-                net.addresses(At::Host, device.index)
-                    .map_err(|error| Error::Lookup {
-                        link: device.name.clone(),
-                        error,
-                    })?;
-            seen.gateway_addresses = addresses.into_iter().map(|it| it.address).collect();
+            let lookup = |error| Error::Lookup {
+                link: device.name.clone(),
+                error,
+            };
+            let addresses = net.addresses_like(At::Host, device.index, gateways);
+            let addresses = addresses.map_err(lookup)?.into_iter();
+            self.gateway_addresses = addresses.map(|it| it.address).collect();
         }
-        Ok(seen)
+        Ok(())
     }
 }
 

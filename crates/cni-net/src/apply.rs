@@ -8,7 +8,7 @@ use std::os::fd::AsRawFd;
 use std::time::{Duration, Instant};
 
 use ipnetwork::IpNetwork;
-use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
+use netlink_packet_core::{DefaultNla, NLM_F_CREATE, NLM_F_EXCL};
 use netlink_packet_route::address::{AddressAttribute, AddressFlags, AddressMessage, AddressScope};
 use netlink_packet_route::link::{
     AfSpecBridge, BridgeVlanInfo, BridgeVlanInfoFlags, InfoBridge, InfoBridgePort, InfoData,
@@ -21,6 +21,7 @@ use netlink_packet_route::route::{
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use nix::errno::Errno;
 
+use crate::attributes::{NLA_F_NESTED, push_attribute};
 use crate::connection::{Group, Request};
 use crate::link::OperState;
 use crate::net::Net;
@@ -204,7 +205,7 @@ impl Net {
                         .map_err(|error| failed(KernelError::from(error).into()))?
                         .map_err(|(at, error)| (position + at, error.into()))?;
                 }
-                Step::AwaitUp { link } => self.await_up(link).map_err(failed)?,
+                Step::AwaitUp { link, bridge } => self.await_up(link, bridge).map_err(failed)?,
                 Step::AwaitAddresses { link } => self.await_addresses(link).map_err(failed)?,
                 Step::AddBridge { .. } | Step::AddVeth(_) | Step::DelLink { .. } => {
                     let request = self.request(step).map_err(|error| failed(error.into()))?;
@@ -224,7 +225,8 @@ impl Net {
                 | Step::DelVlan { .. }
                 | Step::AddAddress { .. }
                 | Step::DelAddress { .. }
-                | Step::AddRoute { .. } => match self.request(step) {
+                | Step::AddRoute { .. }
+                | Step::SetArpNotify { .. } => match self.request(step) {
                     Ok(request) => {
                         batch.at = Some(step.at());
                         batch.requests.push((position, request));
@@ -377,6 +379,7 @@ impl Net {
                 RouteNetlinkMessage::NewRoute(route(self.index(at, link)?, wanted)),
                 NLM_F_CREATE,
             ),
+            Step::SetArpNotify { link } => (RouteNetlinkMessage::SetLink(arp_notify(link)), 0),
             Step::DelLink { link, .. } => (RouteNetlinkMessage::DelLink(named(link)), 0),
             Step::Sysctl { .. } | Step::AwaitUp { .. } | Step::AwaitAddresses { .. } => {
                 return Err(KernelError::from_errno(Errno::EOPNOTSUPP));
@@ -385,12 +388,11 @@ impl Net {
         Ok(Request::command(message, flags))
     }
 
-    fn await_up(&self, link: &str) -> Result<(), Reason> {
+    fn await_up(&self, link: &str, bridge: &str) -> Result<(), Reason> {
         let mut last = OperState("not-present");
         let up = self.until(At::Host, Group::Links, UP_LIMIT, || {
-            last = self
-                .link(At::Host, link)?
-                .map_or(OperState("not-present"), |link| link.operstate);
+            let [link, _] = self.links(At::Host, [link, bridge])?;
+            last = link.map_or(OperState("not-present"), |link| link.operstate);
             Ok((last == OperState::UP).then_some(()))
         })?;
         up.ok_or(Reason::NotUp(last))
@@ -498,6 +500,8 @@ fn accept(step: &Step, outcome: Result<(), KernelError>) -> Result<(), KernelErr
         | Step::Sysctl { .. }
         | Step::AwaitUp { .. }
         | Step::AwaitAddresses { .. } => false,
+        // As the reference, which does without where the parameter cannot be set.
+        Step::SetArpNotify { .. } => true,
     };
     if fine { Ok(()) } else { Err(error) }
 }
@@ -557,6 +561,36 @@ fn bridge_port(link: &str, port: BridgePort) -> LinkMessage {
             InfoBridgePort::Isolated(port.isolated),
         ])),
     ]));
+    message
+}
+
+/// The parameter `arp_notify` among the link's own: the kernel takes a number for each that is to be set
+/// (net/ipv4/devinet.c, `inet_set_link_af`), and a message costs less than a file.
+fn arp_notify(link: &str) -> LinkMessage {
+    // include/uapi/linux/if_link.h and ip.h
+    const IFLA_AF_SPEC: u16 = 26;
+    const AF_INET: u16 = 2;
+    const IFLA_INET_CONF: u16 = 1;
+    const IPV4_DEVCONF_ARP_NOTIFY: u16 = 22;
+    let nested = |kind: u16, value: &[u8]| {
+        let mut attribute = Vec::new();
+        push_attribute(&mut attribute, kind | NLA_F_NESTED, value);
+        attribute
+    };
+    let mut parameters = Vec::new();
+    push_attribute(
+        &mut parameters,
+        IPV4_DEVCONF_ARP_NOTIFY,
+        &1_u32.to_ne_bytes(),
+    );
+    let family = nested(AF_INET, &nested(IFLA_INET_CONF, &parameters));
+    let mut message = named(link);
+    message
+        .attributes
+        .push(LinkAttribute::Other(DefaultNla::new(
+            IFLA_AF_SPEC | NLA_F_NESTED,
+            family,
+        )));
     message
 }
 

@@ -3,13 +3,13 @@
 //! The kernel has done a request when the call that sends it returns, and does those of one call in their order. So
 //! many requests are sent at once, and nothing waits but for an answer that is there already.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::io::{self, ErrorKind};
 use std::os::fd::AsFd;
 use std::time::Instant;
 
 use netlink_packet_core::{
-    NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload,
+    NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, NetlinkDeserializable, NetlinkHeader, NetlinkMessage,
 };
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_sys::protocols::NETLINK_ROUTE;
@@ -19,15 +19,21 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::MsgFlags;
 
 use crate::KernelError;
+use crate::link::Link;
 
 /// Large enough for any answer (net/netlink/af_netlink.c: at most 32 KiB a piece of a dump). Of this only so much is
-/// touched as is read.
+/// touched as is received.
 const BUFFER: usize = 64 * 1024;
 
 /// What others change while it is read is read so many times; then it is taken as it is, as the reference does.
 const DUMPS: usize = 5;
 
-/// The list changed while it was dumped (include/uapi/linux/netlink.h).
+// include/uapi/linux/netlink.h and rtnetlink.h
+const NLMSG_ERROR: u16 = 2;
+const NLMSG_DONE: u16 = 3;
+const NLMSG_OVERRUN: u16 = 4;
+const RTM_NEWLINK: u16 = 16;
+/// The list changed while it was dumped.
 const NLM_F_DUMP_INTR: u16 = 0x10;
 
 /// Something asked of the kernel.
@@ -48,14 +54,24 @@ impl Request {
     }
 }
 
+/// Something that was asked for.
+pub(crate) enum Found {
+    /// A link, read without the many attributes that nobody here wants.
+    Link(Link),
+    /// Anything else.
+    Other(RouteNetlinkMessage),
+}
+
 /// What came of a request: the things asked for, none for a command, or the kernel's refusal.
-pub(crate) type Answer = Result<Vec<RouteNetlinkMessage>, KernelError>;
+pub(crate) type Answer = Result<Vec<Found>, KernelError>;
 
 /// A connection to the network namespace that it was opened in, wherever its user goes.
 pub(crate) struct Connection {
     socket: Socket,
     /// The number of the last request.
     sequence: Cell<u32>,
+    /// What was received last.
+    buffer: RefCell<Vec<u8>>,
 }
 
 impl Connection {
@@ -69,6 +85,7 @@ impl Connection {
         Ok(Connection {
             socket,
             sequence: Cell::new(0),
+            buffer: RefCell::new(Vec::with_capacity(BUFFER)),
         })
     }
 
@@ -94,19 +111,16 @@ impl Connection {
         self.socket.send(&bytes, 0)?;
         let mut is_open = true;
         while is_open {
-            self.receive(|header, payload| {
-                let position = header.sequence_number.wrapping_sub(first) as usize;
+            self.receive(|message| {
+                let position = message.sequence.wrapping_sub(first) as usize;
                 let Some(answer) = answers.get_mut(position) else {
                     return Ok(()); // of a request that nobody waited for to the end
                 };
                 is_open &= position + 1 < count;
-                match content(payload) {
-                    Ok(found) => {
-                        if let Ok(answer) = answer {
-                            answer.extend(found);
-                        }
-                    }
-                    Err(error) => *answer = Err(error),
+                match (message.content(), answer) {
+                    (Ok(found), Ok(answer)) => answer.extend(found),
+                    (Err(error), answer) => *answer = Err(error),
+                    (Ok(_), Err(_)) => {}
                 }
                 Ok(())
             })?;
@@ -132,13 +146,13 @@ impl Connection {
             self.socket.send(&bytes, 0)?;
             let (mut is_open, mut is_whole) = (true, true);
             while is_open {
-                self.receive(|header, payload| {
-                    if header.sequence_number != self.sequence.get() {
+                self.receive(|message| {
+                    if message.sequence != self.sequence.get() {
                         return Ok(());
                     }
-                    is_whole &= header.flags & NLM_F_DUMP_INTR == 0;
-                    is_open &= !matches!(payload, NetlinkPayload::Done(_));
-                    found.extend(content(payload)?);
+                    is_whole &= message.flags & NLM_F_DUMP_INTR == 0;
+                    is_open &= message.kind != NLMSG_DONE;
+                    found.extend(message.content()?);
                     Ok(())
                 })?;
             }
@@ -165,44 +179,74 @@ impl Connection {
     /// Hands on all messages of the next piece of the answers.
     fn receive(
         &self,
-        mut found: impl FnMut(
-            NetlinkHeader,
-            NetlinkPayload<RouteNetlinkMessage>,
-        ) -> Result<(), KernelError>,
+        mut found: impl FnMut(Received<'_>) -> Result<(), KernelError>,
     ) -> Result<(), KernelError> {
-        let mut buffer = Vec::with_capacity(BUFFER);
+        let mut buffer = self.buffer.borrow_mut();
+        buffer.clear();
         receive(&self.socket, &mut buffer, MsgFlags::empty())?;
         let mut rest = &buffer[..];
-        while let [a, b, c, d, ..] = *rest {
-            let message = NetlinkMessage::deserialize(rest)
-                .map_err(|error| io::Error::new(ErrorKind::InvalidData, error.to_string()))?;
-            let length = (u32::from_ne_bytes([a, b, c, d]) as usize).next_multiple_of(4);
+        while !rest.is_empty() {
+            let message = Received::first_of(rest).ok_or_else(malformed)?;
+            let length = (HEADER + message.body.len()).next_multiple_of(4);
             rest = rest.get(length..).unwrap_or_default();
-            found(message.header, message.payload)?;
+            found(message)?;
         }
         Ok(())
     }
 }
 
-/// What an answer holds: `None` for an acknowledgement or an end.
-fn content(
-    payload: NetlinkPayload<RouteNetlinkMessage>,
-) -> Result<Option<RouteNetlinkMessage>, KernelError> {
-    #[allow(
-        clippy::wildcard_enum_match_arm,
-        reason = "netlink's enums are open; what nobody asks for is passed over"
-    )]
-    match payload {
-        NetlinkPayload::InnerMessage(inner) => Ok(Some(inner)),
-        NetlinkPayload::Error(error) if error.code.is_some() => {
-            Err(KernelError::from_message(&error))
-        }
-        NetlinkPayload::Done(done) if done.code != 0 => {
-            Err(io::Error::from_raw_os_error(done.code.saturating_abs()).into())
-        }
-        NetlinkPayload::Overrun(_) => Err(KernelError::from_errno(Errno::ENOBUFS)),
-        _ => Ok(None),
+/// The size of netlink's header, in bytes.
+const HEADER: usize = 16;
+
+/// A message from the kernel.
+struct Received<'a> {
+    kind: u16,
+    flags: u16,
+    sequence: u32,
+    body: &'a [u8],
+}
+
+impl<'a> Received<'a> {
+    /// The first of several messages.
+    fn first_of(bytes: &'a [u8]) -> Option<Received<'a>> {
+        let (&[a, b, c, d, e, f, g, h, i, j, k, l, ..], _) = bytes.split_first_chunk::<HEADER>()?;
+        let length = u32::from_ne_bytes([a, b, c, d]) as usize;
+        Some(Received {
+            kind: u16::from_ne_bytes([e, f]),
+            flags: u16::from_ne_bytes([g, h]),
+            sequence: u32::from_ne_bytes([i, j, k, l]),
+            body: bytes.get(HEADER..length)?,
+        })
     }
+
+    /// What it holds: `None` for an acknowledgement or an end.
+    fn content(&self) -> Result<Option<Found>, KernelError> {
+        match self.kind {
+            NLMSG_ERROR | NLMSG_DONE => match self.body {
+                [a, b, c, d, rest @ ..] => match i32::from_ne_bytes([*a, *b, *c, *d]) {
+                    0 => Ok(None),
+                    errno => Err(KernelError::from_message(errno, rest)),
+                },
+                _ => Ok(None),
+            },
+            NLMSG_OVERRUN => Err(KernelError::from_errno(Errno::ENOBUFS)),
+            RTM_NEWLINK => match Link::parse(self.body) {
+                Some(link) => Ok(Some(Found::Link(link))),
+                None => Err(malformed().into()),
+            },
+            kind => {
+                let mut header = NetlinkHeader::default();
+                header.message_type = kind;
+                RouteNetlinkMessage::deserialize(&header, self.body)
+                    .map(|message| Some(Found::Other(message)))
+                    .map_err(|_| malformed().into())
+            }
+        }
+    }
+}
+
+fn malformed() -> io::Error {
+    io::Error::new(ErrorKind::InvalidData, "malformed answer from the kernel")
 }
 
 /// What the kernel tells of without being asked.

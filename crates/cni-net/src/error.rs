@@ -4,7 +4,8 @@ use std::fmt;
 use std::io;
 
 use cni_spec::error::os_text;
-use netlink_packet_core::ErrorMessage;
+
+use crate::attributes::{Attributes, text};
 
 /// The kernel's refusal of one request.
 #[derive(Debug)]
@@ -24,12 +25,13 @@ impl KernelError {
         }
     }
 
-    /// From netlink's error message; the socket has capped acknowledgements, so attributes follow the header.
-    pub(crate) fn from_message(message: &ErrorMessage) -> KernelError {
+    /// From what follows netlink's header in an error message: the number, negative; the header of the request; and,
+    /// since acknowledgements are capped, the attributes.
+    pub(crate) fn from_message(errno: i32, rest: &[u8]) -> KernelError {
         const HEADER: usize = 16;
         KernelError {
-            errno: message.to_io(),
-            explanation: message.header.get(HEADER..).and_then(explanation),
+            errno: io::Error::from_raw_os_error(errno.saturating_abs()),
+            explanation: rest.get(HEADER..).and_then(explanation),
         }
     }
 
@@ -40,24 +42,9 @@ impl KernelError {
 }
 
 /// The text of `NLMSGERR_ATTR_MSG` (include/uapi/linux/netlink.h).
-fn explanation(mut attributes: &[u8]) -> Option<String> {
+fn explanation(attributes: &[u8]) -> Option<String> {
     const MSG: u16 = 1;
-    while let [a, b, c, d, ..] = *attributes {
-        let (length, kind) = (
-            usize::from(u16::from_ne_bytes([a, b])),
-            u16::from_ne_bytes([c, d]),
-        );
-        if kind == MSG {
-            let text = attributes.get(4..length)?;
-            return Some(
-                String::from_utf8_lossy(text)
-                    .trim_end_matches('\0')
-                    .to_owned(),
-            );
-        }
-        attributes = attributes.get(length.max(4).next_multiple_of(4)..)?;
-    }
-    None
+    Attributes::find(attributes, MSG).map(text)
 }
 
 /// The error number's text, as the reference prints it.

@@ -6,6 +6,7 @@
 #![warn(missing_docs)]
 
 mod apply;
+mod attributes;
 mod connection;
 mod error;
 pub mod firewall;

@@ -10,14 +10,31 @@ use std::net::IpAddr;
 use ipnetwork::IpNetwork;
 use netlink_packet_route::AddressFamily;
 use netlink_packet_route::address::{AddressAttribute, AddressFlags, AddressMessage};
-use netlink_packet_route::link::{
-    InfoBridge, InfoData, InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkMessage, State,
-};
 use netlink_packet_route::route::{
     RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteType,
 };
 
+use crate::attributes::{Attributes, text};
 use crate::mac::mac_text;
+
+// include/uapi/linux/if.h, if_link.h, ipv6.h; the last is a position in a list of numbers, as bytes.
+const IFF_UP: u32 = 1;
+const IFLA_ADDRESS: u16 = 1;
+const IFLA_IFNAME: u16 = 3;
+const IFLA_MTU: u16 = 4;
+const IFLA_LINK: u16 = 5;
+const IFLA_MASTER: u16 = 10;
+const IFLA_OPERSTATE: u16 = 16;
+const IFLA_LINKINFO: u16 = 18;
+const IFLA_AF_SPEC: u16 = 26;
+const IFLA_PROMISCUITY: u16 = 30;
+const IFLA_INFO_KIND: u16 = 1;
+const IFLA_INFO_DATA: u16 = 2;
+const IFLA_BR_VLAN_FILTERING: u16 = 7;
+const IFLA_BR_VLAN_DEFAULT_PVID: u16 = 39;
+const AF_INET6: u16 = 10;
+const IFLA_INET6_CONF: u16 = 2;
+const DEVCONF_ACCEPT_RA: std::ops::Range<usize> = 12..16;
 
 /// A link's operational state (RFC 2863), in the reference's words.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,57 +79,70 @@ pub struct Link {
     pub peer: Option<u32>,
     /// For a bridge, its own parameters.
     pub bridge: Option<Bridge>,
+    /// Its parameter `accept_ra`: 0 takes no router's advice; `None` if it has no IPv6.
+    pub accept_ra: Option<u32>,
 }
 
 impl Link {
-    pub(crate) fn of(message: LinkMessage) -> Link {
+    /// Reads `struct ifinfomsg` and the attributes behind it; `None` if it is too short to be one.
+    ///
+    /// A link has some fifty attributes, so those that nobody here wants are not even looked into.
+    pub(crate) fn parse(body: &[u8]) -> Option<Link> {
+        let (header, attributes) = body.split_first_chunk::<16>()?;
+        let [_, _, _, _, a, b, c, d, e, f, g, h, ..] = *header;
         let mut link = Link {
             name: String::new(),
-            index: message.header.index,
+            index: u32::from_ne_bytes([a, b, c, d]),
             mac: Vec::new(),
             mtu: 0,
-            up: message.header.flags.contains(LinkFlags::Up),
+            up: u32::from_ne_bytes([e, f, g, h]) & IFF_UP != 0,
             operstate: OperState("unknown"),
             kind: String::new(),
             promiscuity: 0,
             master: None,
             peer: None,
             bridge: None,
+            accept_ra: None,
         };
-        for attribute in message.attributes {
+        for (attribute, value) in Attributes(attributes) {
             match attribute {
-                LinkAttribute::IfName(name) => link.name = name,
-                LinkAttribute::Address(mac) => link.mac = mac,
-                LinkAttribute::Mtu(mtu) => link.mtu = mtu,
-                LinkAttribute::OperState(state) => link.operstate = operstate(state),
-                LinkAttribute::Promiscuity(count) => link.promiscuity = count,
-                LinkAttribute::Controller(index) => link.master = Some(index),
-                LinkAttribute::Link(index) => link.peer = (index > 0).then_some(index),
-                LinkAttribute::LinkInfo(infos) => link.read_infos(infos),
-                _ => {}
-            }
-        }
-        link
-    }
-
-    fn read_infos(&mut self, infos: Vec<LinkInfo>) {
-        for info in infos {
-            match info {
-                LinkInfo::Kind(kind) => self.kind = kind_text(&kind),
-                LinkInfo::Data(InfoData::Bridge(parameters)) => {
-                    let mut bridge = Bridge::default();
-                    for parameter in parameters {
-                        match parameter {
-                            InfoBridge::VlanFiltering(on) => bridge.vlan_filtering = on,
-                            InfoBridge::VlanDefaultPvid(vid) => bridge.default_pvid = vid,
-                            _ => {}
-                        }
-                    }
-                    self.bridge = Some(bridge);
+                IFLA_IFNAME => link.name = text(value),
+                IFLA_ADDRESS => link.mac = value.to_vec(),
+                IFLA_MTU => link.mtu = number(value)?,
+                IFLA_OPERSTATE => link.operstate = operstate(*value.first()?),
+                IFLA_PROMISCUITY => link.promiscuity = number(value)?,
+                IFLA_MASTER => link.master = Some(number(value)?),
+                IFLA_LINK => link.peer = number(value).filter(|&index| index > 0),
+                IFLA_LINKINFO => link.read_info(value),
+                IFLA_AF_SPEC => {
+                    link.accept_ra = Attributes::find_in(value, &[AF_INET6, IFLA_INET6_CONF])
+                        .and_then(|parameters| number(parameters.get(DEVCONF_ACCEPT_RA)?));
                 }
                 _ => {}
             }
         }
+        Some(link)
+    }
+
+    fn read_info(&mut self, info: &[u8]) {
+        self.kind = Attributes::find(info, IFLA_INFO_KIND)
+            .map(text)
+            .unwrap_or_default();
+        if self.kind != "bridge" {
+            return;
+        }
+        let mut bridge = Bridge::default();
+        let data = Attributes::find(info, IFLA_INFO_DATA).unwrap_or_default();
+        for (parameter, value) in Attributes(data) {
+            match (parameter, value) {
+                (IFLA_BR_VLAN_FILTERING, [on]) => bridge.vlan_filtering = *on != 0,
+                (IFLA_BR_VLAN_DEFAULT_PVID, &[a, b]) => {
+                    bridge.default_pvid = u16::from_ne_bytes([a, b]);
+                }
+                _ => {}
+            }
+        }
+        self.bridge = Some(bridge);
     }
 
     /// The hardware address in lower-case hex with colons; empty if there is none.
@@ -121,18 +151,19 @@ impl Link {
     }
 }
 
-fn kind_text(kind: &InfoKind) -> String {
-    kind.to_string()
+fn number(value: &[u8]) -> Option<u32> {
+    value.try_into().ok().map(u32::from_ne_bytes)
 }
 
-fn operstate(state: State) -> OperState {
+/// include/uapi/linux/if.h
+fn operstate(state: u8) -> OperState {
     OperState(match state {
-        State::NotPresent => "not-present",
-        State::Down => "down",
-        State::LowerLayerDown => "lower-layer-down",
-        State::Testing => "testing",
-        State::Dormant => "dormant",
-        State::Up => "up",
+        1 => "not-present",
+        2 => "down",
+        3 => "lower-layer-down",
+        4 => "testing",
+        5 => "dormant",
+        6 => "up",
         _ => "unknown",
     })
 }

@@ -7,7 +7,7 @@ use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use nix::errno::Errno;
 
 use crate::KernelError;
-use crate::connection::Request;
+use crate::connection::{Found, Request};
 use crate::net::Net;
 use crate::step::At;
 
@@ -48,8 +48,8 @@ impl RouteLookup {
         clippy::wildcard_enum_match_arm,
         reason = "netlink's enums are open; what nobody asks for is passed over"
     )]
-    fn of(answer: RouteNetlinkMessage) -> Option<RouteLookup> {
-        let RouteNetlinkMessage::NewRoute(route) = answer else {
+    fn of(answer: Found) -> Option<RouteLookup> {
+        let Found::Other(RouteNetlinkMessage::NewRoute(route)) = answer else {
             return None;
         };
         let local = match route.header.kind {
@@ -116,9 +116,12 @@ mod tests {
             ip("route add unreachable 10.9.0.0/16");
             let net = Net::open().unwrap();
             // A link without carrier yet has no IPv6 route.
-            net.apply(&[Step::AwaitUp { link: "v0".into() }])
-                .unwrap()
-                .keep();
+            net.apply(&[Step::AwaitUp {
+                link: "v0".into(),
+                bridge: "none".into(),
+            }])
+            .unwrap()
+            .keep();
             let index = net.link(At::Host, "v0").unwrap().unwrap().index;
             let look = |text: &str| net.route_to(At::Host, text.parse().unwrap()).unwrap();
             let by_v0 = Some(RouteLookup {

@@ -11,6 +11,7 @@ use std::fs::File;
 use std::io;
 use std::time::{Duration, Instant};
 
+use ipnetwork::IpNetwork;
 use netlink_packet_route::address::AddressMessage;
 use netlink_packet_route::link::{LinkAttribute, LinkExtentMask, LinkMessage};
 use netlink_packet_route::route::RouteMessage;
@@ -18,7 +19,7 @@ use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use nix::errno::Errno;
 
 use crate::KernelError;
-use crate::connection::{Answer, Connection, Events, Group, Request};
+use crate::connection::{Answer, Connection, Events, Found, Group, Request};
 use crate::link::{Address, InstalledRoute, Link};
 use crate::netns::{self, Netns};
 use crate::step::At;
@@ -120,6 +121,23 @@ impl Net {
         Ok(found)
     }
 
+    /// The same, but only of the families of `others`.
+    pub fn addresses_like(
+        &self,
+        at: At,
+        index: u32,
+        others: &[IpNetwork],
+    ) -> Result<Vec<Address>, KernelError> {
+        let mut found = Vec::new();
+        if others.iter().any(IpNetwork::is_ipv4) {
+            found.extend(self.addresses_of(at, index, AddressFamily::Inet)?);
+        }
+        if others.iter().any(IpNetwork::is_ipv6) {
+            found.extend(self.addresses_of(at, index, AddressFamily::Inet6)?);
+        }
+        Ok(found)
+    }
+
     /// The addresses of all links of the container, IPv4 first.
     pub fn container_addresses(&self) -> Result<Vec<Address>, KernelError> {
         const ANY_LINK: u32 = 0;
@@ -145,7 +163,7 @@ impl Net {
             answers => answers?,
         };
         let on_link = answers.iter().filter_map(|answer| match answer {
-            RouteNetlinkMessage::NewAddress(message)
+            Found::Other(RouteNetlinkMessage::NewAddress(message))
                 if index == 0 || message.header.index == index =>
             {
                 Address::of(message)
@@ -164,7 +182,7 @@ impl Net {
             let request = RouteNetlinkMessage::GetRoute(message);
             let answers = self.connection(At::Container)?.dump(&request)?;
             found.extend(answers.into_iter().filter_map(|answer| match answer {
-                RouteNetlinkMessage::NewRoute(route) => InstalledRoute::of(route),
+                Found::Other(RouteNetlinkMessage::NewRoute(route)) => InstalledRoute::of(route),
                 _ => None,
             }));
         }
@@ -178,8 +196,8 @@ impl Net {
             answers => answers?,
         };
         let link = answers.into_iter().find_map(|answer| match answer {
-            RouteNetlinkMessage::NewLink(message) => Some(Link::of(message)),
-            _ => None,
+            Found::Link(link) => Some(link),
+            Found::Other(_) => None,
         });
         if let Some(link) = &link {
             self.links

@@ -159,6 +159,12 @@ pub enum Step {
         /// The route.
         route: WantedRoute,
     },
+    /// Has a link of the container tell its neighbours of its IPv4 addresses when it is set up or gets one; where there
+    /// is no IPv4, nothing is done.
+    SetArpNotify {
+        /// Its name.
+        link: String,
+    },
     /// Sets a kernel parameter.
     Sysctl {
         /// Where.
@@ -177,10 +183,13 @@ pub enum Step {
         /// Its name.
         link: String,
     },
-    /// Waits until a link works, at most 2.55 seconds.
+    /// Waits until a port of a bridge works, at most 2.55 seconds, and looks at both: a bridge without a hardware address
+    /// of its own has got one of its ports' then.
     AwaitUp {
-        /// Its name, on the node.
+        /// The port's name, on the node.
         link: String,
+        /// The bridge's.
+        bridge: String,
     },
     /// Waits until duplicate address detection is over on a link of the container, at most 5 seconds.
     AwaitAddresses {
@@ -209,6 +218,7 @@ impl Step {
             | Step::AddAddress { .. }
             | Step::DelAddress { .. }
             | Step::AddRoute { .. }
+            | Step::SetArpNotify { .. }
             | Step::Sysctl { .. }
             | Step::DelLink { .. }
             | Step::AwaitUp { .. }
@@ -224,7 +234,9 @@ impl Step {
             | Step::AddAddress { at, .. }
             | Step::Sysctl { at, .. }
             | Step::DelLink { at, .. } => *at,
-            Step::AddRoute { .. } | Step::AwaitAddresses { .. } => At::Container,
+            Step::AddRoute { .. } | Step::SetArpNotify { .. } | Step::AwaitAddresses { .. } => {
+                At::Container
+            }
             Step::AddBridge { .. }
             | Step::AddVeth(_)
             | Step::SetPromiscuous { .. }
@@ -319,9 +331,12 @@ impl fmt::Display for Step {
             }
             Step::DelAddress { link, address } => write!(f, "ip addr del {address} dev {link}"),
             Step::AddRoute { link, route } => route.fmt_on(f, link),
+            Step::SetArpNotify { link } => {
+                write!(f, "sysctl -w net/ipv4/conf/{link}/arp_notify=1")
+            }
             Step::Sysctl { name, value, .. } => write!(f, "sysctl -w {name}={value}"),
             Step::DelLink { link, .. } => write!(f, "ip link del {link}"),
-            Step::AwaitUp { link } => write!(f, "wait for {link} to be up"),
+            Step::AwaitUp { link, .. } => write!(f, "wait for {link} to be up"),
             Step::AwaitAddresses { link } => {
                 write!(f, "wait for the addresses of {link} to settle")
             }

@@ -34,7 +34,7 @@ impl Call<'_> {
 
     /// The configuration as a typed value; see [`json::read`] for the rules.
     pub fn read<T: DeserializeOwned>(&self) -> Result<T, TypeError> {
-        json::read(self.conf.clone())
+        json::read(&self.conf)
     }
 
     /// The network's name. Wire: `name`.

@@ -196,7 +196,7 @@ fn diagnosis(stdout: &[u8], stderr: &[u8], how: &str) -> Failure {
         return Failure::new(Code::NONE, msg);
     }
     let error = json::parse(stdout).map_err(|error| error.to_string());
-    match error.and_then(|error| json::read::<ErrorWire>(error).map_err(|error| error.to_string()))
+    match error.and_then(|error| json::read::<ErrorWire>(&error).map_err(|error| error.to_string()))
     {
         Ok(error) => Failure {
             code: Code(error.code),

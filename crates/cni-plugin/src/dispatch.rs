@@ -187,7 +187,7 @@ struct ConfVersion {
 }
 
 fn network_name(conf: &Value) -> Result<NetworkName, Failure> {
-    let Name { name } = json::read(conf.clone()).map_err(|error| {
+    let Name { name } = json::read(conf).map_err(|error| {
         Failure::new(
             Code::DECODING,
             format!("error unmarshall network config: {error}"),
@@ -197,7 +197,7 @@ fn network_name(conf: &Value) -> Result<NetworkName, Failure> {
 }
 
 fn conf_version(plugin: &dyn Plugin, command: Command, conf: &Value) -> Result<Version, Failure> {
-    let ConfVersion { cni_version } = json::read(conf.clone()).map_err(|error| {
+    let ConfVersion { cni_version } = json::read(conf).map_err(|error| {
         Failure::new(
             Code::DECODING,
             format!("decoding version from network config: {error}"),

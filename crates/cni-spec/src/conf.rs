@@ -89,7 +89,7 @@ impl DnsConf {
 impl CommonConf {
     /// The typed keys of a configuration.
     pub fn read(conf: &Value) -> Result<CommonConf, json::TypeError> {
-        json::read(conf.clone())
+        json::read(conf)
     }
 
     /// `prevResult` in the newest form; `None` if there is none.
@@ -118,7 +118,7 @@ pub fn valid_attachments(conf: &Value) -> Result<Option<Vec<ValidAttachment>>, F
             None => {}
             Some(Value::Null) => return Ok(Some(Vec::new())),
             Some(list) => {
-                return json::read(list.clone()).map(Some).map_err(|error| {
+                return json::read(list).map(Some).map_err(|error| {
                     Failure::new(Code::INVALID_CONFIG, format!("`{key}`: {error}"))
                 });
             }

@@ -140,10 +140,9 @@ impl Success {
         };
         let version =
             Version::parse(found).ok_or_else(|| ResultError::UnknownVersion(found.to_owned()))?;
-        let wire = result.clone();
         let success = match version.family() {
-            Family::Ip4Ip6 => json::read::<OldestWire>(wire)?.into_success()?,
-            Family::VersionedIps | Family::Current => json::read::<Wire>(wire)?.into_success()?,
+            Family::Ip4Ip6 => json::read::<OldestWire>(result)?.into_success()?,
+            Family::VersionedIps | Family::Current => json::read::<Wire>(result)?.into_success()?,
         };
         Ok((success, version))
     }

@@ -88,7 +88,7 @@ fn del(call: &Call<'_>, entry: &Entry) -> Result<(), Failure> {
     }
     let ErrorWire { code, msg, details } = json::parse(&outcome.stdout)
         .ok()
-        .and_then(|error| json::read(error).ok())
+        .and_then(|error| json::read(&error).ok())
         .unwrap_or_default();
     let msg = format!(
         "container {}, interface {ifname}: {msg}",

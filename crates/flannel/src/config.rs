@@ -36,7 +36,7 @@ impl Config {
     /// # Errors
     /// A key of the wrong type.
     pub(crate) fn read(conf: &Value) -> Result<Config, Error> {
-        json::read::<Wire>(conf.clone())
+        json::read::<Wire>(conf)
             .map(Config::from)
             .map_err(Error::Netconf)
     }

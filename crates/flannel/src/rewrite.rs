@@ -87,7 +87,7 @@ fn routes(ipam: &Map<String, Value>, env: &SubnetEnv) -> Result<Vec<Value>, Erro
 
 /// A route as it is meant. Without a destination it would send nothing anywhere.
 fn route(wire: &Value) -> Result<Route, Error> {
-    let read = json::read::<RouteWire>(wire.clone());
+    let read = json::read::<RouteWire>(wire);
     let read = read.map_err(|error| Error::Routes(error.to_string()))?;
     if !has_destination(wire) {
         return Err(Error::RouteWithoutDestination);

@@ -151,7 +151,7 @@ pub(crate) fn requested_backend(
 
 fn read(conf: &Value) -> Result<(Wire, Option<Success>), ConfigError> {
     let common = CommonConf::read(conf).map_err(ConfigError::Json)?;
-    let wire = json::read(conf.clone()).map_err(ConfigError::Json)?;
+    let wire = json::read(conf).map_err(ConfigError::Json)?;
     let prev_result = common.prev_result().map_err(ConfigError::PrevResult)?;
     Ok((wire, prev_result))
 }

@@ -17,6 +17,7 @@ fn link(name: &str, index: u32, kind: &str) -> Link {
         master: None,
         peer: None,
         bridge: None,
+        accept_ra: None,
     }
 }
 
@@ -71,7 +72,7 @@ fn healthy() -> Observed {
 }
 
 fn check(keys: Value, result: &Value, seen: &Observed) -> String {
-    let config = Config::new(cni_spec::json::read(keys).unwrap(), "").unwrap();
+    let config = Config::new(cni_spec::json::read(&keys).unwrap(), "").unwrap();
     let (prev, _) = Success::decode(result, "").unwrap();
     compare(&prev, &config, "eth0", NETNS, seen)
         .err()

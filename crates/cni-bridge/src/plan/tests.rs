@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::*;
 
 fn config(keys: Value) -> Config {
-    Config::new(cni_spec::json::read(keys).unwrap(), "").unwrap()
+    Config::new(cni_spec::json::read(&keys).unwrap(), "").unwrap()
 }
 
 fn names() -> Names {
@@ -35,6 +35,7 @@ fn link(name: &str, kind: &str) -> Link {
             vlan_filtering: false,
             default_pvid: 1,
         }),
+        accept_ra: Some(0),
     }
 }
 
@@ -94,6 +95,31 @@ fn the_first_container_of_a_flannel_node() {
     );
 }
 
+#[test]
+fn a_bridge_that_takes_routers_advice_stops_to() {
+    for (accept_ra, stops) in [
+        (Some(0), false),
+        (Some(1), true),
+        (Some(2), true),
+        (None, false),
+    ] {
+        let bridge = Link {
+            accept_ra,
+            ..link("cni0", "bridge")
+        };
+        let seen = Seen {
+            bridge: Some(bridge),
+            ..Seen::default()
+        };
+        let text = attach_text(json!({}), &seen, None);
+        assert_eq!(
+            text.contains("conf/cni0/accept_ra=0"),
+            stops,
+            "{accept_ra:?}"
+        );
+    }
+}
+
 // B04
 #[test]
 fn b04_the_next_one_changes_nothing_of_the_bridge() {
@@ -110,14 +136,13 @@ fn b04_the_next_one_changes_nothing_of_the_bridge() {
         &seen,
         Some(ips(true)),
         expect![[r#"
-            host: sysctl -w net/ipv6/conf/cni0/accept_ra=0
             host: ip link add vethhost up master cni0 txqueuelen 0 type veth peer eth0 netns container
             host: sysctl -w net/ipv6/conf/vethhost/accept_ra=0
             container: sysctl -w net/ipv6/conf/eth0/accept_dad=0
-            container: sysctl -w net/ipv4/conf/eth0/arp_notify=1
             container: sysctl -w net/ipv6/conf/lo/disable_ipv6=0
             container: sysctl -w net/ipv6/conf/eth0/disable_ipv6=0
             container: sysctl -w net/ipv6/conf/eth0/keep_addr_on_down=1
+            container: sysctl -w net/ipv4/conf/eth0/arp_notify=1
             container: ip addr add 10.1.2.5/24 dev eth0
             container: ip addr add fd00::5/64 dev eth0 nodad
             container: ip link set eth0 up
@@ -310,10 +335,10 @@ fn duplicate_address_detection_is_waited_for() {
         [
             "sysctl -w net/ipv6/conf/eth0/enhanced_dad=1",
             "sysctl -w net/ipv6/conf/eth0/accept_dad=1",
-            "sysctl -w net/ipv4/conf/eth0/arp_notify=1",
             "sysctl -w net/ipv6/conf/lo/disable_ipv6=0",
             "sysctl -w net/ipv6/conf/eth0/disable_ipv6=0",
             "sysctl -w net/ipv6/conf/eth0/keep_addr_on_down=1",
+            "sysctl -w net/ipv4/conf/eth0/arp_notify=1",
             "ip addr add 10.1.2.5/24 dev eth0",
             "ip addr add fd00::5/64 dev eth0",
             "ip link set eth0 up",

@@ -117,6 +117,23 @@ fn pair() -> Vec<Step> {
     ]
 }
 
+#[test]
+fn parameters_set_by_message_are_the_files_and_where_there_are_none_nothing_is_lost() {
+    on_node(|net| {
+        let notify = Step::SetArpNotify {
+            link: "eth0".into(),
+        };
+        net.apply(&[pair(), vec![notify.clone()]].concat())
+            .unwrap()
+            .keep();
+        let read = || sysctl::read("net/ipv4/conf/eth0/arp_notify");
+        assert_eq!(net.inside(read).unwrap(), "1");
+        // Below an MTU of 68 bytes a link has no IPv4.
+        ip(net, At::Container, "link set eth0 mtu 67");
+        net.apply(&[notify]).unwrap().keep();
+    });
+}
+
 // L05
 #[test]
 fn l05_the_ends_of_a_pair_are_where_they_belong() {
@@ -126,6 +143,7 @@ fn l05_the_ends_of_a_pair_are_where_they_belong() {
                 pair(),
                 vec![Step::AwaitUp {
                     link: "veth0".into(),
+                    bridge: "br0".into(),
                 }],
             ]
             .concat(),
@@ -370,6 +388,7 @@ fn a_port_without_peer_does_not_come_up() {
             veth_step(),
             Step::AwaitUp {
                 link: "veth0".into(),
+                bridge: "br0".into(),
             },
         ];
         let error = net.apply(&plan).map(drop).unwrap_err();

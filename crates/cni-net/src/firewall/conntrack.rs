@@ -9,10 +9,9 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 
 use super::iptables::Family;
-use super::nfnetlink::{
-    Attributes, Connection, Message, NLA_F_NESTED, is_absence, number, push_attribute,
-};
+use super::nfnetlink::{Connection, Message, is_absence, number};
 use super::port_rule::address;
+use crate::attributes::{Attributes, NLA_F_NESTED, push_attribute};
 
 const NFNL_SUBSYS_CTNETLINK: u16 = 1;
 const IPCTNL_MSG_CT_GET: u16 = 1;

@@ -9,8 +9,9 @@ use std::collections::HashMap;
 use std::io;
 use std::net::IpAddr;
 
-use super::nfnetlink::{Attributes, Connection, Message, number, text};
+use super::nfnetlink::{Connection, Message, number};
 use super::ruleset::Family;
+use crate::attributes::{Attributes, text};
 
 const NFNL_SUBSYS_NFTABLES: u16 = 10;
 const NFT_MSG_GETRULE: u16 = 7;

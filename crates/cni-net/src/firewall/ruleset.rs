@@ -10,7 +10,8 @@ use std::fs;
 use std::io::{self, ErrorKind};
 
 use super::iptables;
-use super::nfnetlink::{ATTEMPTS, Attributes, Connection, Message, text};
+use super::nfnetlink::{ATTEMPTS, Connection, Message};
+use crate::attributes::{Attributes, text};
 
 const NFNL_SUBSYS_NFTABLES: u16 = 10;
 const NFT_MSG_GETTABLE: u16 = 1;

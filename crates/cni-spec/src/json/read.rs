@@ -5,6 +5,7 @@
     reason = "all other JSON types are refused alike"
 )]
 
+use std::borrow::Cow;
 use std::fmt;
 
 use serde::de::value::StrDeserializer;
@@ -20,8 +21,11 @@ use serde_json::{Map, Value};
 /// * `null` leaves a key's default; unknown keys are passed over.
 /// * The keys of maps, and everything inside a [`Value`] field, are kept as they are.
 /// * Integers must be plain: `80.0`, `1e3` and `"80"` are refused.
-pub fn read<T: de::DeserializeOwned>(value: Value) -> Result<T, TypeError> {
-    T::deserialize(Reader { value, of: "" })
+pub fn read<T: de::DeserializeOwned>(value: &Value) -> Result<T, TypeError> {
+    T::deserialize(Reader {
+        value: Cow::Borrowed(value),
+        of: "",
+    })
 }
 
 /// A value of the wrong type. `Display` is Go's sentence, as near as the type names allow.
@@ -145,8 +149,9 @@ fn kind(value: &Value) -> String {
     }
 }
 
-struct Reader {
-    value: Value,
+/// A value, of its own only where keys that stood twice had to be merged.
+struct Reader<'v> {
+    value: Cow<'v, Value>,
     /// The struct that this value is a field of, for messages.
     of: &'static str,
 }
@@ -154,7 +159,7 @@ struct Reader {
 macro_rules! integers {
     ($($method:ident => $wanted:literal)*) => { $(
         fn $method<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, TypeError> {
-            match &self.value {
+            match &*self.value {
                 Value::Null => visitor.visit_i64(0),
                 Value::Number(number) => match (number.as_u64(), number.as_i64()) {
                     (Some(number), _) => visitor.visit_u64(number),
@@ -169,32 +174,28 @@ macro_rules! integers {
     )* };
 }
 
-impl<'de> Deserializer<'de> for Reader {
+impl<'de> Deserializer<'de> for Reader<'_> {
     type Error = TypeError;
 
     /// Free-form: as it stands.
     fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, TypeError> {
-        match self.value {
+        match &*self.value {
             Value::Null => visitor.visit_unit(),
-            Value::Bool(it) => visitor.visit_bool(it),
+            Value::Bool(it) => visitor.visit_bool(*it),
             Value::Number(it) => it
                 .deserialize_any(visitor)
                 .map_err(de::Error::custom::<serde_json::Error>),
-            Value::String(it) => visitor.visit_string(it),
-            Value::Array(items) => visitor.visit_seq(Items(items.into_iter())),
-            Value::Object(map) => visitor.visit_map(Entries {
-                entries: map.into_iter(),
-                value: None,
-                of: "",
-            }),
+            Value::String(it) => visitor.visit_str(it),
+            Value::Array(items) => visitor.visit_seq(Items(items.iter())),
+            Value::Object(map) => visitor.visit_map(Entries::of("", as_they_stand(map))),
         }
     }
 
     fn deserialize_bool<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, TypeError> {
-        match self.value {
+        match &*self.value {
             Value::Null => visitor.visit_bool(false),
-            Value::Bool(it) => visitor.visit_bool(it),
-            other => Err(TypeError::mismatch(&other, "bool", self.of)),
+            Value::Bool(it) => visitor.visit_bool(*it),
+            other => Err(TypeError::mismatch(other, "bool", self.of)),
         }
     }
 
@@ -220,9 +221,9 @@ impl<'de> Deserializer<'de> for Reader {
     }
 
     fn deserialize_string<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, TypeError> {
-        match self.value {
+        match &*self.value {
             Value::Null => visitor.visit_str(""),
-            Value::String(it) => visitor.visit_string(it),
+            Value::String(it) => visitor.visit_str(it),
             // Go adds a number's text only where a number was wanted.
             Value::Number(_) => Err(TypeError {
                 text: Text::Mismatch {
@@ -232,7 +233,7 @@ impl<'de> Deserializer<'de> for Reader {
                 of: self.of,
                 path: Vec::new(),
             }),
-            other => Err(TypeError::mismatch(&other, "string", self.of)),
+            other => Err(TypeError::mismatch(other, "string", self.of)),
         }
     }
 
@@ -245,9 +246,9 @@ impl<'de> Deserializer<'de> for Reader {
     }
 
     fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, TypeError> {
-        match self.value {
+        match &*self.value {
             Value::Null => visitor.visit_none(),
-            value => visitor.visit_some(Reader { value, of: self.of }),
+            _ => visitor.visit_some(self),
         }
     }
 
@@ -272,10 +273,10 @@ impl<'de> Deserializer<'de> for Reader {
     }
 
     fn deserialize_seq<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, TypeError> {
-        match self.value {
-            Value::Null => visitor.visit_seq(Items(Vec::new().into_iter())),
-            Value::Array(items) => visitor.visit_seq(Items(items.into_iter())),
-            other => Err(TypeError::mismatch(&other, "[]", self.of)),
+        match &*self.value {
+            Value::Null => visitor.visit_seq(Items([].iter())),
+            Value::Array(items) => visitor.visit_seq(Items(items.iter())),
+            other => Err(TypeError::mismatch(other, "[]", self.of)),
         }
     }
 
@@ -297,18 +298,10 @@ impl<'de> Deserializer<'de> for Reader {
     }
 
     fn deserialize_map<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, TypeError> {
-        match self.value {
-            Value::Null => visitor.visit_map(Entries {
-                entries: Map::new().into_iter(),
-                value: None,
-                of: "",
-            }),
-            Value::Object(map) => visitor.visit_map(Entries {
-                entries: map.into_iter(),
-                value: None,
-                of: "",
-            }),
-            other => Err(TypeError::mismatch(&other, "map", self.of)),
+        match &*self.value {
+            Value::Null => visitor.visit_map(Entries::of("", Vec::new())),
+            Value::Object(map) => visitor.visit_map(Entries::of("", as_they_stand(map))),
+            other => Err(TypeError::mismatch(other, "map", self.of)),
         }
     }
 
@@ -318,22 +311,14 @@ impl<'de> Deserializer<'de> for Reader {
         fields: &'static [&'static str],
         visitor: V,
     ) -> Result<V::Value, TypeError> {
-        match self.value {
-            Value::Null => visitor.visit_map(Entries {
-                entries: Map::new().into_iter(),
-                value: None,
-                of: name,
-            }),
-            Value::Object(map) => visitor.visit_map(Entries {
-                entries: canonical(map, fields).into_iter(),
-                value: None,
-                of: name,
-            }),
+        match &*self.value {
+            Value::Null => visitor.visit_map(Entries::of(name, Vec::new())),
+            Value::Object(map) => visitor.visit_map(Entries::of(name, canonical(map, fields))),
             other => {
                 let value = if other.is_number() {
                     "number".to_owned()
                 } else {
-                    kind(&other)
+                    kind(other)
                 };
                 let wanted = name.to_owned();
                 Err(TypeError {
@@ -351,9 +336,9 @@ impl<'de> Deserializer<'de> for Reader {
         _: &'static [&'static str],
         visitor: V,
     ) -> Result<V::Value, TypeError> {
-        match self.value {
-            Value::String(it) => visitor.visit_enum(Variant(it)),
-            other => Err(TypeError::mismatch(&other, "string", self.of)),
+        match &*self.value {
+            Value::String(it) => visitor.visit_enum(Variant(it.clone())),
+            other => Err(TypeError::mismatch(other, "string", self.of)),
         }
     }
 
@@ -366,22 +351,30 @@ impl<'de> Deserializer<'de> for Reader {
     }
 }
 
+/// An object's entries.
+type Pairs<'v> = Vec<(&'v str, Cow<'v, Value>)>;
+
+fn as_they_stand(map: &Map<String, Value>) -> Pairs<'_> {
+    let entries = map.iter();
+    entries
+        .map(|(key, value)| (key.as_str(), Cow::Borrowed(value)))
+        .collect()
+}
+
 /// The entries of an object under a struct's own spelling of its keys; `null` and what the struct lacks left out.
-fn canonical(map: Map<String, Value>, fields: &'static [&'static str]) -> Map<String, Value> {
-    let mut known = Map::new();
+fn canonical<'v>(map: &'v Map<String, Value>, fields: &'static [&'static str]) -> Pairs<'v> {
+    let mut known: Pairs<'v> = Vec::new();
     for (key, value) in map {
         let field = fields
             .iter()
             .find(|&&it| it == key)
-            .or_else(|| fields.iter().find(|it| same_key(it, &key)));
+            .or_else(|| fields.iter().find(|it| same_key(it, key)));
         let Some(field) = field.filter(|_| !value.is_null()) else {
             continue;
         };
-        match known.get_mut(*field) {
-            Some(before) => merge(before, value),
-            None => {
-                known.insert((*field).to_owned(), value);
-            }
+        match known.iter_mut().find(|(known, _)| known == field) {
+            Some((_, before)) => merge(before.to_mut(), value.clone()),
+            None => known.push((field, Cow::Borrowed(value))),
         }
     }
     known
@@ -413,9 +406,9 @@ fn merge(before: &mut Value, value: Value) {
     }
 }
 
-struct Items(std::vec::IntoIter<Value>);
+struct Items<'v>(std::slice::Iter<'v, Value>);
 
-impl<'de> SeqAccess<'de> for Items {
+impl<'de> SeqAccess<'de> for Items<'_> {
     type Error = TypeError;
 
     fn next_element_seed<T: DeserializeSeed<'de>>(
@@ -424,18 +417,34 @@ impl<'de> SeqAccess<'de> for Items {
     ) -> Result<Option<T::Value>, TypeError> {
         self.0
             .next()
-            .map(|value| seed.deserialize(Reader { value, of: "" }))
+            .map(|value| {
+                seed.deserialize(Reader {
+                    value: Cow::Borrowed(value),
+                    of: "",
+                })
+            })
             .transpose()
     }
 }
 
-struct Entries {
-    entries: serde_json::map::IntoIter,
-    value: Option<(String, Value)>,
+struct Entries<'v> {
+    entries: std::vec::IntoIter<(&'v str, Cow<'v, Value>)>,
+    value: Option<(&'v str, Cow<'v, Value>)>,
+    /// The struct that the entries are fields of; empty for a map.
     of: &'static str,
 }
 
-impl<'de> MapAccess<'de> for Entries {
+impl<'v> Entries<'v> {
+    fn of(of: &'static str, entries: Pairs<'v>) -> Entries<'v> {
+        Entries {
+            entries: entries.into_iter(),
+            value: None,
+            of,
+        }
+    }
+}
+
+impl<'de> MapAccess<'de> for Entries<'_> {
     type Error = TypeError;
 
     fn next_key_seed<K: DeserializeSeed<'de>>(
@@ -445,16 +454,15 @@ impl<'de> MapAccess<'de> for Entries {
         let Some((key, value)) = self.entries.next() else {
             return Ok(None);
         };
-        let read =
-            seed.deserialize::<StrDeserializer<'_, TypeError>>(key.as_str().into_deserializer())?;
+        let read = seed.deserialize::<StrDeserializer<'_, TypeError>>(key.into_deserializer())?;
         self.value = Some((key, value));
         Ok(Some(read))
     }
 
     fn next_value_seed<V: DeserializeSeed<'de>>(&mut self, seed: V) -> Result<V::Value, TypeError> {
-        let (key, value) = self.value.take().unwrap_or_default();
+        let (key, value) = self.value.take().unwrap_or(("", Cow::Owned(Value::Null)));
         seed.deserialize(Reader { value, of: self.of })
-            .map_err(|error| error.below(&key, self.of))
+            .map_err(|error| error.below(key, self.of))
     }
 }
 
@@ -531,7 +539,7 @@ mod tests {
 
     #[test]
     fn keys_of_structs_match_without_case_and_free_forms_stay() {
-        let conf: NetConf = read(json!({
+        let conf: NetConf = read(&json!({
             "BRIDGE": "br", "ISGATEWAY": true, "Capabilities": { "portMappings": true },
             "free": { "A": { "b": null } }, "unknown": [1, { "x": 2 }],
         }))
@@ -544,7 +552,7 @@ mod tests {
     #[test]
     fn the_last_of_two_spellings_wins_and_objects_merge() {
         let text = r#"{"mtu": 1, "MTU": 2, "ipam": {"type": "a"}, "IPAM": {"dataDir": "b"}}"#;
-        let conf: NetConf = read(serde_json::from_str(text).unwrap()).unwrap();
+        let conf: NetConf = read(&serde_json::from_str(text).unwrap()).unwrap();
         assert_eq!(conf.mtu, 2);
         assert_eq!(
             conf.ipam,
@@ -558,7 +566,7 @@ mod tests {
     #[test]
     fn null_means_absent() {
         let conf: NetConf =
-            read(json!({ "mtu": null, "ipam": null, "names": ["a", null], "list": [null] }))
+            read(&json!({ "mtu": null, "ipam": null, "names": ["a", null], "list": [null] }))
                 .unwrap();
         assert_eq!(conf.names, ["a", ""]);
         assert_eq!(conf.list, [Ipam::default()]);
@@ -570,7 +578,7 @@ mod tests {
     fn p20_wrong_types_are_named() {
         let check = |value: Value, text: &str| {
             assert_eq!(
-                read::<NetConf>(value).unwrap_err().to_string(),
+                read::<NetConf>(&value).unwrap_err().to_string(),
                 format!("json: cannot unmarshal {text}")
             );
         };
@@ -599,8 +607,8 @@ mod tests {
 
     #[test]
     fn integers_are_plain() {
-        assert!(read::<NetConf>(serde_json::from_str(r#"{"mtu": 1e3}"#).unwrap()).is_err());
-        assert!(read::<NetConf>(serde_json::from_str(r#"{"mtu": 1500.0}"#).unwrap()).is_err());
-        assert_eq!(read::<NetConf>(json!({ "mtu": -5 })).unwrap().mtu, -5);
+        assert!(read::<NetConf>(&serde_json::from_str(r#"{"mtu": 1e3}"#).unwrap()).is_err());
+        assert!(read::<NetConf>(&serde_json::from_str(r#"{"mtu": 1500.0}"#).unwrap()).is_err());
+        assert_eq!(read::<NetConf>(&json!({ "mtu": -5 })).unwrap().mtu, -5);
     }
 }

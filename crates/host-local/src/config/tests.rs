@@ -5,7 +5,7 @@ use super::*;
 
 fn read(conf: Value, args: &str) -> Result<Config, ConfigError> {
     let version = conf["cniVersion"].as_str().unwrap_or_default().to_owned();
-    json::read::<Wire>(conf)?.mean(Version::parse(&version).unwrap(), args)
+    json::read::<Wire>(&conf)?.mean(Version::parse(&version).unwrap(), args)
 }
 
 /// A configuration of version 1.0.0.
