@@ -8,10 +8,9 @@ use std::io::{self, ErrorKind};
 use std::os::fd::AsFd;
 use std::time::Instant;
 
-use netlink_packet_core::{
-    NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, NetlinkDeserializable, NetlinkHeader, NetlinkMessage,
-};
-use netlink_packet_route::RouteNetlinkMessage;
+use netlink_packet_core::{Emitable, NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, Parseable};
+use netlink_packet_route::address::AddressMessage;
+use netlink_packet_route::route::RouteMessage;
 use netlink_sys::protocols::NETLINK_ROUTE;
 use netlink_sys::{Socket, SocketAddr};
 use nix::errno::Errno;
@@ -28,29 +27,52 @@ const BUFFER: usize = 64 * 1024;
 /// What others change while it is read is read so many times; then it is taken as it is, as the reference does.
 const DUMPS: usize = 5;
 
-// include/uapi/linux/netlink.h and rtnetlink.h
+// include/uapi/linux/netlink.h
 const NLMSG_ERROR: u16 = 2;
 const NLMSG_DONE: u16 = 3;
 const NLMSG_OVERRUN: u16 = 4;
-const RTM_NEWLINK: u16 = 16;
 /// The list changed while it was dumped.
 const NLM_F_DUMP_INTR: u16 = 0x10;
 
+/// The kinds of messages that requests and answers are (include/uapi/linux/rtnetlink.h).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    NewLink = 16,
+    DelLink = 17,
+    GetLink = 18,
+    SetLink = 19,
+    NewAddress = 20,
+    DelAddress = 21,
+    GetAddress = 22,
+    NewRoute = 24,
+    GetRoute = 26,
+}
+
 /// Something asked of the kernel.
 pub(crate) struct Request {
-    message: RouteNetlinkMessage,
+    kind: Kind,
     flags: u16,
+    body: Vec<u8>,
 }
 
 impl Request {
-    /// For one thing that is there; it comes as the answer.
-    pub(crate) fn get(message: RouteNetlinkMessage) -> Request {
-        Request { message, flags: 0 }
+    /// For what is there; it comes as the answer.
+    pub(crate) fn get(kind: Kind, message: &impl Emitable) -> Request {
+        Request::command(kind, message, 0)
     }
 
     /// To do something; `flags` say how (`NLM_F_CREATE`, …).
-    pub(crate) fn command(message: RouteNetlinkMessage, flags: u16) -> Request {
-        Request { message, flags }
+    ///
+    /// The messages are those of netlink-packet-route, without its enum of all of them, which would bring in the code for
+    /// queues, neighbours and statistics too: half of the program, and pages to be read at its start.
+    pub(crate) fn command(kind: Kind, message: &impl Emitable, flags: u16) -> Request {
+        let mut body = vec![0; message.buffer_len()];
+        message.emit(&mut body);
+        Request { kind, flags, body }
+    }
+
+    fn is_get(&self) -> bool {
+        matches!(self.kind, Kind::GetLink | Kind::GetAddress | Kind::GetRoute)
     }
 }
 
@@ -58,8 +80,10 @@ impl Request {
 pub(crate) enum Found {
     /// A link, read without the many attributes that nobody here wants.
     Link(Link),
-    /// Anything else.
-    Other(RouteNetlinkMessage),
+    /// An address.
+    Address(AddressMessage),
+    /// A route.
+    Route(RouteMessage),
 }
 
 /// What came of a request: the things asked for, none for a command, or the kernel's refusal.
@@ -93,19 +117,19 @@ impl Connection {
     ///
     /// # Errors
     /// If the kernel cannot be talked to; what was done is not known then.
-    pub(crate) fn exchange(&self, requests: Vec<Request>) -> Result<Vec<Answer>, KernelError> {
+    pub(crate) fn exchange(&self, requests: &[Request]) -> Result<Vec<Answer>, KernelError> {
         let mut answers: Vec<Answer> = requests.iter().map(|_| Ok(Vec::new())).collect();
         let count = requests.len();
         let mut bytes = Vec::new();
-        for (position, Request { message, flags }) in requests.into_iter().enumerate() {
+        for (position, request) in requests.iter().enumerate() {
             let is_last = position + 1 == count;
             // Refusals are told of in any case; one answer at the end shows that all was looked at.
-            let is_get = matches!(
-                message,
-                RouteNetlinkMessage::GetLink(_) | RouteNetlinkMessage::GetRoute(_)
-            );
-            let ack = if is_last && !is_get { NLM_F_ACK } else { 0 };
-            self.write(message, flags | ack, &mut bytes);
+            let ack = if is_last && !request.is_get() {
+                NLM_F_ACK
+            } else {
+                0
+            };
+            self.write(request, ack, &mut bytes);
         }
         let first = self.sequence.get().wrapping_sub(count as u32 - 1);
         self.socket.send(&bytes, 0)?;
@@ -130,19 +154,19 @@ impl Connection {
 
     /// Has one thing done or answered.
     pub(crate) fn ask(&self, request: Request) -> Answer {
-        match self.exchange(vec![request])?.pop() {
+        match self.exchange(&[request])?.pop() {
             Some(answer) => answer,
             None => Ok(Vec::new()),
         }
     }
 
-    /// All that there is of what the message asks for.
-    pub(crate) fn dump(&self, message: &RouteNetlinkMessage) -> Answer {
+    /// All that there is of what is asked for.
+    pub(crate) fn dump(&self, request: &Request) -> Answer {
         let mut found = Vec::new();
         for _ in 0..DUMPS {
             found.clear();
             let mut bytes = Vec::new();
-            self.write(message.clone(), NLM_F_DUMP, &mut bytes);
+            self.write(request, NLM_F_DUMP, &mut bytes);
             self.socket.send(&bytes, 0)?;
             let (mut is_open, mut is_whole) = (true, true);
             while is_open {
@@ -163,17 +187,18 @@ impl Connection {
         Ok(found)
     }
 
-    /// Lays a request out behind others.
-    fn write(&self, message: RouteNetlinkMessage, flags: u16, bytes: &mut Vec<u8>) {
+    /// Lays a request out behind others, with a header (netlink(7)) and the next number.
+    fn write(&self, request: &Request, flags: u16, bytes: &mut Vec<u8>) {
         let number = self.sequence.get().wrapping_add(1);
         self.sequence.set(number);
-        let mut message = NetlinkMessage::from(message);
-        message.header.flags = NLM_F_REQUEST | flags;
-        message.header.sequence_number = number;
-        message.finalize();
-        let start = bytes.len();
-        bytes.resize(start + message.buffer_len().next_multiple_of(4), 0);
-        message.serialize(&mut bytes[start..]);
+        let length = (HEADER + request.body.len()) as u32;
+        bytes.extend(length.to_ne_bytes());
+        bytes.extend((request.kind as u16).to_ne_bytes());
+        bytes.extend((NLM_F_REQUEST | request.flags | flags).to_ne_bytes());
+        bytes.extend(number.to_ne_bytes());
+        bytes.extend(0_u32.to_ne_bytes()); // from whom: the kernel knows
+        bytes.extend(&request.body);
+        bytes.resize(bytes.len().next_multiple_of(4), 0);
     }
 
     /// Hands on all messages of the next piece of the answers.
@@ -230,18 +255,23 @@ impl<'a> Received<'a> {
                 _ => Ok(None),
             },
             NLMSG_OVERRUN => Err(KernelError::from_errno(Errno::ENOBUFS)),
-            RTM_NEWLINK => match Link::parse(self.body) {
-                Some(link) => Ok(Some(Found::Link(link))),
-                None => Err(malformed().into()),
-            },
-            kind => {
-                let mut header = NetlinkHeader::default();
-                header.message_type = kind;
-                RouteNetlinkMessage::deserialize(&header, self.body)
-                    .map(|message| Some(Found::Other(message)))
-                    .map_err(|_| malformed().into())
-            }
+            _ => Found::read(self.kind, self.body).map_err(|error| error.into()),
         }
+    }
+}
+
+impl Found {
+    /// What a message holds; `None` if it is of a kind that nobody asks for.
+    fn read(kind: u16, body: &[u8]) -> io::Result<Option<Found>> {
+        const LINK: u16 = Kind::NewLink as u16;
+        const ADDRESS: u16 = Kind::NewAddress as u16;
+        const ROUTE: u16 = Kind::NewRoute as u16;
+        Ok(Some(match kind {
+            LINK => Found::Link(Link::parse(body).ok_or_else(malformed)?),
+            ADDRESS => Found::Address(AddressMessage::parse(body).map_err(|_| malformed())?),
+            ROUTE => Found::Route(RouteMessage::parse(body).map_err(|_| malformed())?),
+            _ => return Ok(None),
+        }))
     }
 }
 

@@ -13,6 +13,7 @@ pub mod firewall;
 mod link;
 mod lookup;
 mod mac;
+mod message;
 mod net;
 mod netns;
 mod step;

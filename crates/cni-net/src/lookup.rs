@@ -2,12 +2,12 @@
 
 use std::net::IpAddr;
 
+use netlink_packet_route::AddressFamily;
 use netlink_packet_route::route::{RouteAttribute, RouteMessage, RouteType};
-use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use nix::errno::Errno;
 
 use crate::KernelError;
-use crate::connection::{Found, Request};
+use crate::connection::{Found, Kind, Request};
 use crate::net::Net;
 use crate::step::At;
 
@@ -34,7 +34,7 @@ impl Net {
         message
             .attributes
             .push(RouteAttribute::Destination(address.into()));
-        let request = Request::get(RouteNetlinkMessage::GetRoute(message));
+        let request = Request::get(Kind::GetRoute, &message);
         match self.connection(at)?.ask(request) {
             Ok(answers) => Ok(answers.into_iter().find_map(RouteLookup::of)),
             Err(error) if is_unreachable(&error) => Ok(None),
@@ -49,7 +49,7 @@ impl RouteLookup {
         reason = "netlink's enums are open; what nobody asks for is passed over"
     )]
     fn of(answer: Found) -> Option<RouteLookup> {
-        let Found::Other(RouteNetlinkMessage::NewRoute(route)) = answer else {
+        let Found::Route(route) = answer else {
             return None;
         };
         let local = match route.header.kind {

@@ -12,14 +12,14 @@ use std::io;
 use std::time::{Duration, Instant};
 
 use ipnetwork::IpNetwork;
+use netlink_packet_route::AddressFamily;
 use netlink_packet_route::address::AddressMessage;
 use netlink_packet_route::link::{LinkAttribute, LinkExtentMask, LinkMessage};
 use netlink_packet_route::route::RouteMessage;
-use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use nix::errno::Errno;
 
 use crate::KernelError;
-use crate::connection::{Answer, Connection, Events, Found, Group, Request};
+use crate::connection::{Answer, Connection, Events, Found, Group, Kind, Request};
 use crate::link::{Address, InstalledRoute, Link};
 use crate::netns::{self, Netns};
 use crate::step::At;
@@ -92,8 +92,8 @@ impl Net {
         at: At,
         names: [&str; N],
     ) -> Result<[Option<Link>; N], KernelError> {
-        let requests = names.map(|name| get_link(link_named(name))).into();
-        let answers = self.connection(at)?.exchange(requests)?;
+        let requests = names.map(|name| get_link(link_named(name)));
+        let answers = self.connection(at)?.exchange(&requests)?;
         let mut found = [const { None }; N];
         for (link, answer) in found.iter_mut().zip(answers) {
             *link = self.read_link(at, answer)?;
@@ -155,17 +155,14 @@ impl Net {
         message.header.family = family;
         // The connection checks strictly, so the kernel looks at this link only (linux 4.20).
         message.header.index = index;
-        let dumped = self
-            .connection(at)?
-            .dump(&RouteNetlinkMessage::GetAddress(message));
+        let request = Request::get(Kind::GetAddress, &message);
+        let dumped = self.connection(at)?.dump(&request);
         let answers = match dumped {
             Err(error) if error.is(Errno::ENODEV) => Vec::new(),
             answers => answers?,
         };
         let on_link = answers.iter().filter_map(|answer| match answer {
-            Found::Other(RouteNetlinkMessage::NewAddress(message))
-                if index == 0 || message.header.index == index =>
-            {
+            Found::Address(message) if index == 0 || message.header.index == index => {
                 Address::of(message)
             }
             _ => None,
@@ -179,10 +176,10 @@ impl Net {
         for family in [AddressFamily::Inet, AddressFamily::Inet6] {
             let mut message = RouteMessage::default();
             message.header.address_family = family;
-            let request = RouteNetlinkMessage::GetRoute(message);
+            let request = Request::get(Kind::GetRoute, &message);
             let answers = self.connection(At::Container)?.dump(&request)?;
             found.extend(answers.into_iter().filter_map(|answer| match answer {
-                Found::Other(RouteNetlinkMessage::NewRoute(route)) => InstalledRoute::of(route),
+                Found::Route(route) => InstalledRoute::of(route),
                 _ => None,
             }));
         }
@@ -197,7 +194,7 @@ impl Net {
         };
         let link = answers.into_iter().find_map(|answer| match answer {
             Found::Link(link) => Some(link),
-            Found::Other(_) => None,
+            Found::Address(_) | Found::Route(_) => None,
         });
         if let Some(link) = &link {
             self.links
@@ -249,7 +246,7 @@ fn get_link(mut message: LinkMessage) -> Request {
     message
         .attributes
         .push(LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats]));
-    Request::get(RouteNetlinkMessage::GetLink(message))
+    Request::get(Kind::GetLink, &message)
 }
 
 fn link_named(name: &str) -> LinkMessage {

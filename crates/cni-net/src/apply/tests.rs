@@ -8,7 +8,7 @@ use std::thread;
 use nix::sched::{CloneFlags, unshare};
 
 use super::*;
-use crate::step::{Vlan, WantedRoute};
+use crate::step::{Veth, Vlan, WantedRoute};
 use crate::{KernelError, Netns};
 
 /// Runs a test on a thread that is in a namespace of its own, with another one as the container's.
