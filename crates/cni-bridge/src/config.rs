@@ -212,10 +212,12 @@ impl Config {
 
     /// The name of the device that has the gateways' addresses.
     pub(crate) fn gateway_device(&self) -> String {
-        match self.vlan {
-            Some(vlan) => format!("{}.{vlan}", self.bridge),
-            None => self.bridge.clone(),
-        }
+        self.vlan_gateway().unwrap_or_else(|| self.bridge.clone())
+    }
+
+    /// The name of that device where a VLAN has one of its own.
+    pub(crate) fn vlan_gateway(&self) -> Option<String> {
+        self.vlan.map(|vlan| format!("{}.{vlan}", self.bridge))
     }
 }
 

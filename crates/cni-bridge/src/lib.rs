@@ -107,7 +107,7 @@ fn add(call: &Call<'_>, attachment: &Attachment, config: &Config) -> Result<Valu
         false => None,
     };
     let net = open(attachment)?;
-    let mut names = Names::of(call.name(), attachment, &config.gateway_device());
+    let mut names = Names::of(call.name(), attachment, config.vlan_gateway().as_deref());
     let mut seen = Seen::read(&net, config, &mut names)?;
     plan::admit(config, &seen, &names)?;
 
@@ -138,8 +138,10 @@ fn add(call: &Call<'_>, attachment: &Attachment, config: &Config) -> Result<Valu
         success.ips = addressing.ips.clone();
         success.routes = addressing.routes.clone();
     }
-    // A layout without room for this result is told of before anything is made.
-    call.encode(&success)?;
+    // A layout with room for addresses only is told of before anything is made.
+    if success.ips.is_empty() {
+        call.encode(&success)?;
+    }
     if let Some(addressing) = &addressing {
         seen.read_gateway_addresses(&net, config, &addressing.gateways)?;
     }
@@ -336,7 +338,7 @@ fn addresses_of(net: &Net, link: Option<&Link>) -> Result<(Vec<IpNetwork>, Vec<I
 /// Only the name that follows from the attachment is looked for, and only a port of this network's bridge is deleted.
 fn delete_orphan(call: &Call<'_>, attachment: &Attachment, config: &Config) -> Result<(), Error> {
     let net = Net::open().map_err(Error::Socket)?;
-    let name = Names::of(call.name(), attachment, &config.gateway_device()).host;
+    let name = Names::of(call.name(), attachment, config.vlan_gateway().as_deref()).host;
     let look = |link: &str| {
         net.link(At::Host, link).map_err(|error| Error::Lookup {
             link: link.to_owned(),

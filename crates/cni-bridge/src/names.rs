@@ -14,7 +14,7 @@ pub(crate) struct Names {
     pub(crate) host: String,
     /// The end in the container: `CNI_IFNAME`.
     pub(crate) container: String,
-    /// The other end of the VLAN gateway device, in the bridge.
+    /// The other end of the VLAN gateway device, in the bridge; empty if there is none.
     pub(crate) gateway_port: String,
 }
 
@@ -26,7 +26,7 @@ impl Names {
     pub(crate) fn of(
         network: &NetworkName,
         attachment: &Attachment,
-        gateway_device: &str,
+        vlan_gateway: Option<&str>,
     ) -> Names {
         Names {
             host: host_name(
@@ -35,7 +35,9 @@ impl Names {
                 attachment.ifname.as_str(),
             ),
             container: attachment.ifname.as_str().to_owned(),
-            gateway_port: format!("veth{}", hash(8, gateway_device)),
+            gateway_port: vlan_gateway
+                .map(|device| format!("veth{}", hash(8, device)))
+                .unwrap_or_default(),
         }
     }
 }

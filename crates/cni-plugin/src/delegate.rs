@@ -36,10 +36,11 @@ impl Call<'_> {
         plugin: &str,
         stdin: &[u8],
     ) -> Result<Vec<u8>, Failure> {
-        let program = self.find_plugin(plugin)?;
-        let outcome = match self.in_this_process(plugin, &program) {
+        let (program, found) = self.look_for_plugin(plugin)?;
+        let outcome = match self.in_this_process(plugin, &found) {
             Some(delegate) => {
-                let environment = self.environment.with_command(command);
+                let mut environment = self.environment.with_command(command);
+                environment.netns_is_foreign = true; // or we would not have come to this
                 Finished::of(dispatch(
                     delegate,
                     self.registry,
@@ -63,25 +64,40 @@ impl Call<'_> {
 
     /// The first regular file of that name in the folders of `CNI_PATH`.
     pub fn find_plugin(&self, plugin: &str) -> Result<PathBuf, Failure> {
+        self.look_for_plugin(plugin).map(|(path, _)| path)
+    }
+
+    fn look_for_plugin(&self, plugin: &str) -> Result<(PathBuf, Metadata), Failure> {
         let plugin = plugin_type(plugin)?;
         let folders = self.environment.plugin_folders();
         if folders.is_empty() {
             return Err(Failure::new(Code::INVALID_ENVIRONMENT, "no paths provided"));
         }
-        let mut candidates = folders.iter().map(|folder| folder.join(plugin));
-        candidates.find(|file| fs::metadata(file).is_ok_and(|found| found.is_file())).ok_or_else(|| {
+        let mut candidates = folders.iter().filter_map(|folder| {
+            let file = folder.join(plugin);
+            let found = fs::metadata(&file).ok()?;
+            found.is_file().then_some((file, found))
+        });
+        candidates.next().ok_or_else(|| {
             let folders = quote::list(folders.iter().map(|folder| folder.to_string_lossy()));
-            Failure::new(Code::INTERNAL, format!("failed to find plugin {} in path {folders}", quote::quoted(plugin)))
-                .with_details(format!("install `{plugin}` in one of these folders, or correct the runtime's plugin folder"))
+            Failure::new(
+                Code::INTERNAL,
+                format!(
+                    "failed to find plugin {} in path {folders}",
+                    quote::quoted(plugin)
+                ),
+            )
+            .with_details(format!(
+                "install `{plugin}` in one of these folders, or correct the runtime's plugin folder"
+            ))
         })
     }
 
-    /// The plugin within this process, if `program` is the program that is running.
-    fn in_this_process(&self, plugin: &str, program: &Path) -> Option<&'static dyn Plugin> {
+    /// The plugin within this process, if the program that was found is the one that is running.
+    fn in_this_process(&self, plugin: &str, program: &Metadata) -> Option<&'static dyn Plugin> {
         let &(_, delegate) = self.registry.iter().find(|(name, _)| *name == plugin)?;
-        let identity = |file: Metadata| (file.dev(), file.ino());
-        let own = fs::metadata("/proc/self/exe").ok().map(identity)?;
-        (fs::metadata(program).ok().map(identity)? == own).then_some(delegate)
+        let own = fs::metadata("/proc/self/exe").ok()?;
+        ((own.dev(), own.ino()) == (program.dev(), program.ino())).then_some(delegate)
     }
 }
 

@@ -238,7 +238,7 @@ fn refuse_own_netns(environment: &Environment, netns: &str) -> Result<(), Failur
 
 /// Is the path the namespace that this process is in, and is that not asked for?
 fn is_own_netns(environment: &Environment, netns: &str) -> Result<bool, Failure> {
-    if environment.netns_override() || netns.is_empty() {
+    if environment.netns_is_foreign || environment.netns_override() || netns.is_empty() {
         return Ok(false);
     }
     let Ok(theirs) = fs::metadata(netns) else {

@@ -9,7 +9,11 @@ use cni_spec::request::{Command, Variables};
 
 /// The variables of the process, the protocol's and all others: a delegate inherits them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Environment(BTreeMap<OsString, OsString>);
+pub struct Environment {
+    variables: BTreeMap<OsString, OsString>,
+    /// `CNI_NETNS` has been found to be no namespace of this process's.
+    pub(crate) netns_is_foreign: bool,
+}
 
 impl Environment {
     /// The variable's text, with anything that is not UTF-8 replaced; empty if unset.
@@ -19,28 +23,29 @@ impl Environment {
 
     /// The variable's bytes; empty if unset.
     pub fn raw(&self, name: &str) -> &OsStr {
-        self.0
+        self.variables
             .get(OsStr::new(name))
             .map_or(OsStr::new(""), OsString::as_os_str)
     }
 
     /// The same environment with another verb, as a delegate gets it.
     pub fn with_command(&self, command: Command) -> Environment {
-        let mut variables = self.0.clone();
+        let mut changed = self.clone();
+        let variables = &mut changed.variables;
         variables.insert("CNI_COMMAND".into(), command.as_str().into());
-        Environment(variables)
+        changed
     }
 
     /// The same environment without a variable.
     pub(crate) fn without(&self, name: &str) -> Environment {
-        let mut variables = self.0.clone();
-        variables.remove(OsStr::new(name));
-        Environment(variables)
+        let mut changed = self.clone();
+        changed.variables.remove(OsStr::new(name));
+        changed
     }
 
     /// All variables.
     pub fn iter(&self) -> impl Iterator<Item = (&OsString, &OsString)> {
-        self.0.iter()
+        self.variables.iter()
     }
 
     /// The folders of `CNI_PATH` in order; an empty element is the current folder. Empty if unset.
@@ -84,12 +89,13 @@ impl Environment {
 
 impl<K: Into<OsString>, V: Into<OsString>> FromIterator<(K, V)> for Environment {
     fn from_iter<I: IntoIterator<Item = (K, V)>>(variables: I) -> Environment {
-        Environment(
-            variables
-                .into_iter()
+        let variables = variables.into_iter();
+        Environment {
+            variables: variables
                 .map(|(key, value)| (key.into(), value.into()))
                 .collect(),
-        )
+            netns_is_foreign: false,
+        }
     }
 }
 

@@ -14,12 +14,12 @@ pub fn hash(digits: usize, text: &str) -> String {
         (1..=128).contains(&digits),
         "a SHA-512 has 1 to 128 hex digits, not {digits}"
     );
-    let mut hex: String = Sha512::digest(text)
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect();
-    hex.truncate(digits);
-    hex
+    let digest = Sha512::digest(text);
+    let halves = digest.iter().flat_map(|byte| [byte >> 4, byte & 0xf]);
+    halves
+        .filter_map(|half| char::from_digit(half.into(), 16))
+        .take(digits)
+        .collect()
 }
 
 /// The chain of a container on a network: `prefix`, then as many digits as make 28 characters.
