@@ -1,6 +1,8 @@
 //! Who is measured: folders with plugins, and the floor.
 
+use std::collections::HashMap;
 use std::fs;
+use std::io::{self, ErrorKind};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -63,13 +65,31 @@ pub(crate) fn target_folder() -> Result<PathBuf, Failure> {
 }
 
 impl Contender {
-    /// All that are there; ours and the floor must be.
+    /// All that are there, installed below `target/bench/`; ours and the floor must be there.
+    ///
+    /// What the linker wrote here and there lies in the page cache page by page, and is mapped so; what was written from
+    /// end to end, as an installer does, in larger pieces. That is a tenth of an ADD, so all are installed alike.
     pub(crate) fn all(
         target: &Path,
         peers: &[(String, PathBuf)],
     ) -> Result<Vec<Contender>, Failure> {
-        let linked = target.join("cni");
+        let installed = target.join("bench/installed");
+        let install = |name: &str, from: &Path| -> Result<PathBuf, Failure> {
+            let to = installed.join(name);
+            match fs::remove_dir_all(&to) {
+                Err(error) if error.kind() != ErrorKind::NotFound => return Err(error.into()),
+                Ok(()) | Err(_) => {}
+            }
+            fs::create_dir_all(&to)?;
+            copy(from, &to).map_err(|error| format!("{}: {error}", from.display()))?;
+            Ok(to)
+        };
+        let linked = install("ours", &target.join("cni"))?;
         let separate = target.join("cni-separate");
+        let separate = match separate.is_dir() {
+            true => install("executed", &separate)?,
+            false => separate,
+        };
         let flannel = [&separate, &linked]
             .map(|folder| folder.join("flannel"))
             .into_iter()
@@ -88,17 +108,19 @@ impl Contender {
             all.push(folder("ours, executed", Role::Executed, separate));
         }
         if Path::new(REFERENCE).is_dir() {
-            all.push(folder("reference", Role::Reference, REFERENCE.into()));
+            let reference = install("reference", Path::new(REFERENCE))?;
+            all.push(folder("reference", Role::Reference, reference));
         }
-        all.extend(
-            peers
-                .iter()
-                .map(|(name, path)| folder(name, Role::Peer, path.clone())),
-        );
-        let floor = env::current_exe()?.with_file_name("floor");
-        if !floor.exists() {
+        for (name, path) in peers {
+            let peer = install(&format!("peer-{name}"), path)?;
+            all.push(folder(name, Role::Peer, peer));
+        }
+        let built = env::current_exe()?.with_file_name("floor");
+        if !built.exists() {
             return Err("`floor` is not built: `cargo build --release -p cni-bench`".into());
         }
+        let floor = installed.join("floor");
+        fs::copy(built, &floor)?;
         let name = "floor".to_owned();
         all.push(Contender {
             name,
@@ -201,6 +223,27 @@ impl Contender {
             Some(_) | None => own,
         }
     }
+}
+
+/// Copies the files of a folder; those that are one stay one.
+fn copy(from: &Path, to: &Path) -> io::Result<()> {
+    let mut copies: HashMap<(u64, u64), PathBuf> = HashMap::new();
+    for entry in fs::read_dir(from)? {
+        let entry = entry?;
+        let file = fs::metadata(entry.path())?;
+        if !file.is_file() {
+            continue;
+        }
+        let target = to.join(entry.file_name());
+        match copies.get(&(file.dev(), file.ino())) {
+            Some(first) => fs::hard_link(first, &target)?,
+            None => {
+                fs::copy(entry.path(), &target)?;
+                copies.insert((file.dev(), file.ino()), target);
+            }
+        }
+    }
+    Ok(())
 }
 
 /// The first line that a plugin prints when a person runs it.
