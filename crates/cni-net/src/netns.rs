@@ -9,6 +9,7 @@ use cni_spec::error::os_text;
 use cni_spec::quote;
 use nix::sched::{CloneFlags, setns};
 use nix::sys::statfs::{FsType, PROC_SUPER_MAGIC, statfs};
+use nix::unistd::{Pid, gettid};
 
 /// An open network namespace. It lives at least as long as this.
 #[derive(Debug)]
@@ -117,7 +118,12 @@ impl Netns {
 
 /// The namespace of the calling thread.
 pub(crate) fn own() -> io::Result<File> {
-    File::open("/proc/thread-self/ns/net")
+    // The first thread's is the process's, whose folder is known to the kernel's cache of names.
+    let is_first = gettid() == Pid::this();
+    File::open(match is_first {
+        true => "/proc/self/ns/net",
+        false => "/proc/thread-self/ns/net",
+    })
 }
 
 /// The calling thread is in a namespace that is not its own, until this is dropped.

@@ -28,6 +28,9 @@ pub struct Outcome {
     pub failed: bool,
 }
 
+/// Most configurations are not larger, so they come with one read; in bytes.
+const USUAL_CONF: usize = 4096;
+
 /// Runs one verb of `plugin`. `registry` holds the plugins that may be delegated to within this process.
 pub fn dispatch(
     plugin: &dyn Plugin,
@@ -90,7 +93,7 @@ fn verb(
     } else {
         (environment, variables)
     };
-    let mut text = Vec::new();
+    let mut text = Vec::with_capacity(USUAL_CONF);
     stdin.read_to_end(&mut text).map_err(|error| {
         Failure::new(
             Code::IO,

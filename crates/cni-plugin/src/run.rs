@@ -2,6 +2,7 @@
 
 use std::env;
 use std::io::{self, Write};
+use std::mem::ManuallyDrop;
 use std::panic;
 use std::path::Path;
 use std::process::ExitCode;
@@ -42,7 +43,8 @@ fn run_one(plugin: &dyn Plugin, registry: &'static Registry) -> ExitCode {
     panic::set_hook(Box::new(|info| {
         let _ = writeln!(io::stderr(), "{info}");
     }));
-    let environment: Environment = env::vars_os().collect();
+    // The process ends with what it is for: nothing is taken apart piece by piece.
+    let environment = ManuallyDrop::new(env::vars_os().collect::<Environment>());
     let outcome = dispatch(plugin, registry, &environment, &mut io::stdin().lock());
     let _ = io::stderr().write_all(&outcome.stderr);
     let mut stdout = io::stdout().lock();
