@@ -67,8 +67,8 @@ pub(crate) fn target_folder() -> Result<PathBuf, Failure> {
 impl Contender {
     /// All that are there, installed below `target/bench/`; ours and the floor must be there.
     ///
-    /// What the linker wrote here and there lies in the page cache page by page, and is mapped so; what was written from
-    /// end to end, as an installer does, in larger pieces. That is a tenth of an ADD, so all are installed alike.
+    /// What the linker wrote here and there lies in the page cache page by page, and is mapped so; what was written in one
+    /// piece, as `cni-plugins install` does, in large pieces. That is a tenth of an ADD, so all are installed alike.
     pub(crate) fn all(
         target: &Path,
         peers: &[(String, PathBuf)],
@@ -120,7 +120,7 @@ impl Contender {
             return Err("`floor` is not built: `cargo build --release -p cni-bench`".into());
         }
         let floor = installed.join("floor");
-        fs::copy(built, &floor)?;
+        copy_file(&built, &floor)?;
         let name = "floor".to_owned();
         all.push(Contender {
             name,
@@ -238,12 +238,17 @@ fn copy(from: &Path, to: &Path) -> io::Result<()> {
         match copies.get(&(file.dev(), file.ino())) {
             Some(first) => fs::hard_link(first, &target)?,
             None => {
-                fs::copy(entry.path(), &target)?;
+                copy_file(&entry.path(), &target)?;
                 copies.insert((file.dev(), file.ino()), target);
             }
         }
     }
     Ok(())
+}
+
+fn copy_file(from: &Path, to: &Path) -> io::Result<()> {
+    fs::write(to, fs::read(from)?)?;
+    fs::set_permissions(to, fs::metadata(from)?.permissions())
 }
 
 /// The first line that a plugin prints when a person runs it.
