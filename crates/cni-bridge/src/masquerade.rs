@@ -10,6 +10,7 @@ mod tests;
 
 use std::io;
 
+use cni_net::firewall::direct;
 use cni_net::firewall::iptables as tables;
 use cni_net::firewall::iptables::{Family, Lock, Presence, Saved};
 use cni_net::firewall::nft;
@@ -99,9 +100,19 @@ pub(crate) enum Stale<'a> {
     AllBut(&'a [IpNetwork]),
 }
 
+/// How far the rules of one family are.
+enum Part {
+    /// They are there.
+    Done,
+    /// The tool is at work.
+    Running(Job),
+    /// What is there is to be looked at first.
+    Later,
+}
+
 enum Work {
     Iptables {
-        parts: Vec<(Family, Option<Job>)>,
+        parts: Vec<(Family, Part)>,
         or_nftables: bool,
     },
     Nftables {
@@ -187,32 +198,41 @@ impl<'a> Adding<'a> {
     }
 
     /// Starts at once what is sure to be right: where the container has no chain yet, and nobody else has the lock.
-    fn start_iptables(&self) -> Result<Vec<(Family, Option<Job>)>, MasqueradeError> {
+    fn start_iptables(&self) -> Result<Vec<(Family, Part)>, MasqueradeError> {
         let Installed { tools, owner, .. } = &self.installed;
         let chain = iptables::chain(owner);
         let mut parts = Vec::new();
         let mut lock = None;
         for (family, addresses) in by_family(&self.addresses) {
-            let mut job = None;
+            let changes = iptables::add(owner, &addresses, &Saved::default());
+            if direct::make(tools, family, &changes) {
+                parts.push((family, Part::Done));
+                continue;
+            }
+            let mut part = Part::Later;
             if tables::presence(tools, family, &chain) != Presence::Present {
                 let locks_by_itself = tables::locks_by_itself(tools, family);
                 if !locks_by_itself {
                     lock = lock.or_else(|| Lock::try_take(tools));
                 }
                 if locks_by_itself || lock.is_some() {
-                    let changes = iptables::add(owner, &addresses, &Saved::default());
                     let started = tables::start(tools, family, &changes, lock.as_ref());
-                    job = Some(started.map_err(|error| iptables_error(family, error))?);
+                    part = Part::Running(started.map_err(|error| iptables_error(family, error))?);
                 }
             }
-            parts.push((family, job));
+            parts.push((family, part));
         }
         Ok(parts)
     }
 
-    fn finish_iptables(&self, parts: Vec<(Family, Option<Job>)>) -> Result<(), MasqueradeError> {
+    fn finish_iptables(&self, parts: Vec<(Family, Part)>) -> Result<(), MasqueradeError> {
         let Installed { tools, owner, .. } = &self.installed;
-        for (family, job) in parts {
+        for (family, part) in parts {
+            let job = match part {
+                Part::Done => continue,
+                Part::Running(job) => Some(job),
+                Part::Later => None,
+            };
             if ended_well(job).map_err(|error| iptables_error(family, error))? {
                 continue;
             }

@@ -15,6 +15,7 @@ const NFNL_MSG_BATCH_END: u16 = 0x11;
 const NLM_F_REQUEST: u16 = 1;
 const NLM_F_ACK: u16 = 4;
 const NLM_F_DUMP: u16 = 0x300;
+const NLM_F_CREATE: u16 = 0x400;
 const NLM_F_DUMP_INTR: u16 = 0x10;
 const NLMSG_ERROR: u16 = 2;
 const NLMSG_DONE: u16 = 3;
@@ -230,6 +231,7 @@ pub(super) fn is_absence(error: &io::Error) -> bool {
 /// A message about to be sent.
 pub(super) struct Message {
     kind: u16,
+    flags: u16,
     family: u8,
     resource: u16,
     attributes: Vec<u8>,
@@ -240,6 +242,7 @@ impl Message {
     pub(super) fn new(subsystem: u16, kind: u16, family: u8) -> Message {
         Message {
             kind: subsystem << 8 | kind,
+            flags: 0,
             family,
             resource: 0,
             attributes: Vec::new(),
@@ -257,12 +260,30 @@ impl Message {
         self.with(kind, &[text.as_bytes(), &[0]].concat())
     }
 
+    /// The same, to make something that must not be there yet.
+    pub(super) fn creating_exclusively(self) -> Message {
+        const NLM_F_EXCL: u16 = 0x200;
+        Message {
+            flags: NLM_F_CREATE | NLM_F_EXCL,
+            ..self
+        }
+    }
+
+    /// The same, to make something behind all others of its list.
+    pub(super) fn appending(self) -> Message {
+        const NLM_F_APPEND: u16 = 0x800;
+        Message {
+            flags: NLM_F_CREATE | NLM_F_APPEND,
+            ..self
+        }
+    }
+
     fn bytes(&self, flags: u16) -> Vec<u8> {
         let length = HEADERS + self.attributes.len();
         let mut bytes = Vec::with_capacity(length);
         bytes.extend((length as u32).to_ne_bytes());
         bytes.extend(self.kind.to_ne_bytes());
-        bytes.extend(flags.to_ne_bytes());
+        bytes.extend((self.flags | flags).to_ne_bytes());
         bytes.extend([0; 8]); // sequence number and port: one question at a time
         bytes.extend([self.family, 0]); // struct nfgenmsg: the version is 0
         bytes.extend(self.resource.to_be_bytes());

@@ -160,6 +160,14 @@ impl Ruleset {
         self.0.batch(NFNL_SUBSYS_NFTABLES, &messages)
     }
 
+    /// Makes what the messages tell of as one change: as a whole or not at all.
+    ///
+    /// # Errors
+    /// The first refusal.
+    pub(super) fn make(&self, messages: &[Message]) -> io::Result<()> {
+        self.0.batch(NFNL_SUBSYS_NFTABLES, messages)
+    }
+
     /// Removes what `find` finds. If it cannot be removed, somebody may have come in between: then all begins again.
     ///
     /// # Errors
@@ -238,7 +246,7 @@ pub fn legacy_tables(family: iptables::Family) -> Option<Vec<String>> {
 }
 
 /// A message of nf_tables, with names as attributes.
-fn nftables(kind: u16, family: Family, names: &[(u16, &str)]) -> Message {
+pub(super) fn nftables(kind: u16, family: Family, names: &[(u16, &str)]) -> Message {
     let message = Message::new(NFNL_SUBSYS_NFTABLES, kind, family as u8);
     names.iter().fold(message, |message, (kind, name)| {
         message.with_text(*kind, name)

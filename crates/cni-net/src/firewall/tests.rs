@@ -14,6 +14,7 @@ use nix::sys::signal::{Signal, kill, killpg};
 use nix::unistd::Pid;
 use tempfile::TempDir;
 
+use super::direct;
 use super::iptables::{self, Change, Family, Lock, Presence, Rule, Saved};
 use super::nfnetlink::{Connection, Message};
 use super::nft::{self, Transaction};
@@ -819,4 +820,150 @@ fn a_dropped_job_is_gone() {
     kill(pid, None).unwrap();
     drop(job);
     assert_eq!(kill(pid, None), Err(Errno::ESRCH));
+}
+
+/// A chain with rules of every form that needs no tool, for one family.
+fn forms(family: Family) -> Vec<Change> {
+    let append = |chain: &str, words: &str| Change::Append(Rule::new(chain, words.split(' ')));
+    let (network, one, multicast, odd) = match family {
+        Family::Ipv4 => ("10.1.2.0/24", "10.1.2.3", "224.0.0.0/4", "10.1.2.64/27"),
+        Family::Ipv6 => (
+            "2001:db8::/64",
+            "2001:db8::3",
+            "ff00::/8",
+            "2001:db8:4::/46",
+        ),
+    };
+    vec![
+        Change::NewChain("CNI-a".into()),
+        append(
+            "CNI-a",
+            &format!("-d {network} -j ACCEPT -m comment --comment c"),
+        ),
+        append(
+            "CNI-a",
+            &format!("! -d {multicast} -j MASQUERADE -m comment --comment name:\"n\""),
+        ),
+        append("CNI-a", &format!("-s {odd} ! -d {one} -j ACCEPT")),
+        append("CNI-a", "-j MASQUERADE"),
+        append(
+            "POSTROUTING",
+            &format!("-s {one} -j CNI-a -m comment --comment c"),
+        ),
+    ]
+}
+
+/// The newer kind's tools, in a namespace that they have been used in.
+fn with_tables(test: impl FnOnce(&Tools) + Send + 'static) {
+    in_namespace(move || {
+        let folders = ["/usr/sbin".into(), "/sbin".into()];
+        let tools = Tools::new(folders, "/nonexistent/lock".into(), Limits::default());
+        for family in Family::ALL {
+            assert_eq!(usable::kind(&tools, family).unwrap(), Kind::Newer);
+            let first = [
+                Change::NewChain("FIRST".into()),
+                Change::Append(Rule::new("POSTROUTING", ["-j", "FIRST"])),
+            ];
+            by_tool(&tools, family, &first);
+        }
+        test(&tools);
+    });
+}
+
+fn by_tool(tools: &Tools, family: Family, changes: &[Change]) {
+    iptables::start(tools, family, changes, None)
+        .unwrap()
+        .finish()
+        .unwrap()
+        .success()
+        .unwrap();
+}
+
+fn saved(tools: &Tools, family: Family) -> Saved {
+    Saved::of(iptables::start_reading(tools, family).unwrap()).unwrap()
+}
+
+#[test]
+fn what_is_made_without_the_tool_is_what_the_tool_makes() {
+    with_tables(|tools| {
+        for family in Family::ALL {
+            let before = saved(tools, family);
+            assert!(direct::make(tools, family, &forms(family)));
+            let direct = saved(tools, family);
+            assert_eq!(direct.rules.len(), 6);
+            // The tool finds each by its words, and so takes it for its own.
+            let mut undo: Vec<Change> = forms(family)
+                .into_iter()
+                .filter_map(|change| match change {
+                    Change::Append(rule) => Some(Change::Delete(rule)),
+                    _ => None,
+                })
+                .collect();
+            undo.push(Change::DeleteChain("CNI-a".into()));
+            by_tool(tools, family, &undo);
+            assert_eq!(saved(tools, family), before);
+            by_tool(tools, family, &forms(family));
+            assert_eq!(saved(tools, family), direct);
+        }
+    });
+}
+
+#[test]
+fn what_the_kernel_refuses_or_only_the_tool_knows_changes_nothing() {
+    in_namespace(|| {
+        let folders = ["/usr/sbin".into(), "/sbin".into()];
+        let tools = Tools::new(folders, "/nonexistent/lock".into(), Limits::default());
+        // The tool has not made its table yet.
+        assert!(!direct::make(&tools, Family::Ipv4, &forms(Family::Ipv4)));
+        assert!(
+            !Ruleset::open()
+                .unwrap()
+                .unwrap()
+                .has_table(ruleset::Family::Ip, "nat")
+                .unwrap()
+        );
+    });
+    with_tables(|tools| {
+        let family = Family::Ipv4;
+        assert!(direct::make(tools, family, &forms(family)));
+        let before = saved(tools, family);
+        assert!(
+            !direct::make(tools, family, &forms(family)),
+            "the chain is there"
+        );
+        let refused = |words: &[&str]| {
+            let rule = Change::Append(Rule::new("CNI-b", words.iter().copied()));
+            let changes = [Change::NewChain("CNI-b".into()), rule];
+            assert!(!direct::make(tools, family, &changes), "{words:?}");
+        };
+        let long = "x".repeat(256);
+        refused(&["-p", "tcp", "-j", "ACCEPT"]);
+        refused(&["-d", "2001:db8::/64", "-j", "ACCEPT"]);
+        refused(&["-d", "10.1.2.3", "-j", "CNI-a"]); // nobody knows here that it is a chain
+        refused(&["-d", "10.1.2.3", "-j", "LOG"]);
+        refused(&["-d", "10.1.2.3"]);
+        refused(&["-d"]);
+        refused(&["-m", "comment", "--comment", &long, "-j", "ACCEPT"]);
+        refused(&["-m", "mark", "--mark", "1", "-j", "ACCEPT"]);
+        assert!(!direct::make(
+            tools,
+            family,
+            &[Change::FlushChain("CNI-a".into())]
+        ));
+        assert_eq!(saved(tools, family), before);
+        // The older kind has tables of its own.
+        let folder = tempfile::tempdir().unwrap();
+        executable(&folder.path().join("iptables-restore"), "#!/bin/sh\n");
+        let older = Tools::new(
+            [folder.path().to_owned()],
+            "/nonexistent/lock".into(),
+            Limits::default(),
+        );
+        assert!(!direct::make(
+            &older,
+            family,
+            &[Change::NewChain("CNI-c".into())]
+        ));
+        assert_eq!(saved(tools, family), before);
+    });
 }
