@@ -105,7 +105,7 @@ enum Part {
     /// They are there.
     Done,
     /// The tool is at work.
-    Running(Job),
+    Running(Box<Job>),
     /// What is there is to be looked at first.
     Later,
 }
@@ -217,7 +217,8 @@ impl<'a> Adding<'a> {
                 }
                 if locks_by_itself || lock.is_some() {
                     let started = tables::start(tools, family, &changes, lock.as_ref());
-                    part = Part::Running(started.map_err(|error| iptables_error(family, error))?);
+                    let job = started.map_err(|error| iptables_error(family, error))?;
+                    part = Part::Running(Box::new(job));
                 }
             }
             parts.push((family, part));
@@ -230,7 +231,7 @@ impl<'a> Adding<'a> {
         for (family, part) in parts {
             let job = match part {
                 Part::Done => continue,
-                Part::Running(job) => Some(job),
+                Part::Running(job) => Some(*job),
                 Part::Later => None,
             };
             if ended_well(job).map_err(|error| iptables_error(family, error))? {

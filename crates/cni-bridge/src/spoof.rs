@@ -8,6 +8,7 @@ use std::io;
 use cni_net::firewall::nft::{self, Transaction};
 use cni_net::firewall::ruleset::{Family, Removal, Rule, Ruleset, Verdict};
 use cni_net::firewall::tool::{ToolError, Tools};
+use cni_net::{At, Net};
 use cni_spec::error::os_text;
 use cni_spec::{Code, Coded};
 use serde_json::{Value, json};
@@ -208,10 +209,11 @@ fn remove(ruleset: &Ruleset, id: &Id) -> Result<(), SpoofError> {
     }
 }
 
-/// Removes the rules of this network that belong to none of the attachments: container ids with interface names.
+/// Removes the rules that belong to none of the attachments: container ids with interface names.
 ///
 /// The rules do not name the network. Those are taken for this network's whose host end has the name that we would
-/// give it, which follows from the network's name too. The reference's host ends have random names; their rules stay.
+/// give it, which follows from the network's name too. The reference's host ends have random names; a rule of its goes
+/// once its host end is gone, since it can be no network's any more.
 pub(crate) fn collect_garbage(network: &str, valid: &[(&str, &str)]) -> Result<(), SpoofError> {
     let Some(ruleset) = Ruleset::open().map_err(SpoofError::Garbage)? else {
         return Ok(());
@@ -219,14 +221,25 @@ pub(crate) fn collect_garbage(network: &str, valid: &[(&str, &str)]) -> Result<(
     let rules = ruleset
         .rules(Family::Bridge, TABLE, PREROUTING)
         .map_err(SpoofError::Garbage)?;
-    let ids = garbage(network, valid, &rules);
+    if rules.is_empty() {
+        return Ok(());
+    }
+    let net = Net::open().map_err(SpoofError::Garbage)?;
+    // Who cannot be looked for may be there.
+    let is_there = |link: &str| !matches!(net.link(At::Host, link), Ok(None));
+    let ids = garbage(network, valid, &rules, is_there);
     ids.iter()
         .map(|id| remove(&ruleset, id))
         .fold(Ok(()), Result::and)
 }
 
-/// The attachments of this network that have rules and are not valid.
-fn garbage(network: &str, valid: &[(&str, &str)], rules: &[Rule]) -> Vec<Id> {
+/// The attachments of this network, or of none, that have rules and are not valid.
+fn garbage(
+    network: &str,
+    valid: &[(&str, &str)],
+    rules: &[Rule],
+    is_there: impl Fn(&str) -> bool,
+) -> Vec<Id> {
     let valid: Vec<Id> = valid
         .iter()
         .map(|(container_id, ifname)| Id::of(container_id, ifname))
@@ -236,8 +249,11 @@ fn garbage(network: &str, valid: &[(&str, &str)], rules: &[Rule]) -> Vec<Id> {
         let Some(id) = rule.comment.as_deref().and_then(Id::from_comment) else {
             continue;
         };
-        let is_ours = host_end(rule).is_some_and(|host_end| id.is_of(network, &host_end));
-        if is_ours && !valid.contains(&id) && !found.contains(&id) {
+        if valid.contains(&id) || found.contains(&id) {
+            continue;
+        }
+        let is_garbage = |host_end: String| id.is_of(network, &host_end) || !is_there(&host_end);
+        if host_end(rule).is_some_and(is_garbage) {
             found.push(id);
         }
     }

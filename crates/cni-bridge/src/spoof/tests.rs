@@ -372,21 +372,33 @@ fn many_at_once() {
 }
 
 #[test]
-fn garbage_is_of_this_network_and_has_our_host_end() {
+fn garbage_is_of_this_network_by_its_host_end_or_has_none_any_more() {
     in_namespace(|| {
         let (_folder, tools) = tools(None);
+        let make = |link: &str| {
+            let arguments = ["link", "add", link, "type", "veth"];
+            assert!(
+                Command::new("ip")
+                    .args(arguments)
+                    .status()
+                    .unwrap()
+                    .success()
+            );
+        };
         for network in ["net", "other"] {
             for id in ["dead", "alive"] {
                 let container_id = format!("{network}-{id}");
                 let host_veth = host_name(network, &container_id, "eth0");
+                make(&host_veth);
                 add(&tools, &owner(&container_id, "eth0"), &host_veth)
                     .unwrap()
                     .keep();
             }
         }
-        add(&tools, &owner("net-reference", "eth0"), "veth12345678")
-            .unwrap()
-            .keep();
+        make("veth12345678");
+        for (id, host_veth) in [("net-reference", "veth12345678"), ("gone", "veth9abcdef0")] {
+            add(&tools, &owner(id, "eth0"), host_veth).unwrap().keep();
+        }
         let left = || {
             let ids = [
                 "net-dead",
@@ -394,6 +406,7 @@ fn garbage_is_of_this_network_and_has_our_host_end() {
                 "other-dead",
                 "other-alive",
                 "net-reference",
+                "gone",
             ];
             ids.into_iter()
                 .filter(|id| ruleset().contains(id))
@@ -403,11 +416,18 @@ fn garbage_is_of_this_network_and_has_our_host_end() {
             ("net-alive", "eth0"),
             ("net-dead", "net1"),
             ("unknown", "eth0"),
+            ("gone", "eth0"),
         ];
         collect_garbage("net", &valid).unwrap();
         assert_eq!(
             left(),
-            ["net-alive", "other-dead", "other-alive", "net-reference"]
+            [
+                "net-alive",
+                "other-dead",
+                "other-alive",
+                "net-reference",
+                "gone"
+            ]
         );
         collect_garbage("net", &[]).unwrap();
         collect_garbage("net", &[]).unwrap();

@@ -892,13 +892,12 @@ fn what_is_made_without_the_tool_is_what_the_tool_makes() {
             let direct = saved(tools, family);
             assert_eq!(direct.rules.len(), 6);
             // The tool finds each by its words, and so takes it for its own.
-            let mut undo: Vec<Change> = forms(family)
-                .into_iter()
-                .filter_map(|change| match change {
-                    Change::Append(rule) => Some(Change::Delete(rule)),
-                    _ => None,
-                })
-                .collect();
+            let mut undo = Vec::new();
+            for change in forms(family) {
+                if let Change::Append(rule) = change {
+                    undo.push(Change::Delete(rule));
+                }
+            }
             undo.push(Change::DeleteChain("CNI-a".into()));
             by_tool(tools, family, &undo);
             assert_eq!(saved(tools, family), before);
