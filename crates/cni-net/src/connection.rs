@@ -22,7 +22,7 @@ use crate::link::Link;
 
 /// Large enough for any answer (net/netlink/af_netlink.c: at most 32 KiB a piece of a dump). Of this only so much is
 /// touched as is received.
-const BUFFER: usize = 64 * 1024;
+const BUFFER: usize = 32 * 1024;
 
 /// What others change while it is read is read so many times; then it is taken as it is, as the reference does.
 const DUMPS: usize = 5;
