@@ -120,6 +120,9 @@ impl Connection {
     pub(crate) fn exchange(&self, requests: &[Request]) -> Result<Vec<Answer>, KernelError> {
         let mut answers: Vec<Answer> = requests.iter().map(|_| Ok(Vec::new())).collect();
         let count = requests.len();
+        if count == 0 {
+            return Ok(answers);
+        }
         let mut bytes = Vec::new();
         for (position, request) in requests.iter().enumerate() {
             let is_last = position + 1 == count;
@@ -331,5 +334,148 @@ fn receive(socket: &Socket, buffer: &mut Vec<u8>, flags: MsgFlags) -> io::Result
             Err(error) if error.kind() == ErrorKind::Interrupted => {}
             outcome => return outcome.map(drop),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::thread;
+    use std::time::Duration;
+
+    use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
+    use netlink_packet_route::AddressFamily;
+    use netlink_packet_route::address::AddressAttribute;
+    use netlink_packet_route::link::{LinkAttribute, LinkFlags, LinkMessage};
+    use nix::sched::{CloneFlags, unshare};
+
+    use super::*;
+
+    /// Runs `test` in a network namespace of its own, on a thread that ends with it.
+    fn in_namespace(test: impl FnOnce(&Connection) + Send + 'static) {
+        let run = || {
+            if let Err(error) = unshare(CloneFlags::CLONE_NEWNET) {
+                assert!(
+                    std::env::var_os("CI").is_none(),
+                    "cannot make a network namespace: {error}"
+                );
+                eprintln!("skipped: cannot make a network namespace (not root?): {error}");
+                return;
+            }
+            test(&Connection::open().unwrap());
+        };
+        if let Err(panic) = thread::spawn(run).join() {
+            std::panic::resume_unwind(panic);
+        }
+    }
+
+    fn link(name: &str) -> LinkMessage {
+        let mut message = LinkMessage::default();
+        message
+            .attributes
+            .push(LinkAttribute::IfName(name.to_owned()));
+        message
+    }
+
+    fn get(name: &str) -> Request {
+        Request::get(Kind::GetLink, &link(name))
+    }
+
+    fn set_up(name: &str) -> Request {
+        let mut message = link(name);
+        message.header.flags = LinkFlags::Up;
+        message.header.change_mask = LinkFlags::Up;
+        Request::command(Kind::SetLink, &message, 0)
+    }
+
+    fn add_address(last: u8) -> Request {
+        let mut message = AddressMessage::default();
+        message.header.family = AddressFamily::Inet;
+        message.header.prefix_len = 32;
+        message.header.index = 1;
+        let address = [127, 0, 0, last].into();
+        message.attributes.push(AddressAttribute::Local(address));
+        Request::command(Kind::NewAddress, &message, NLM_F_CREATE | NLM_F_EXCL)
+    }
+
+    #[test]
+    fn each_request_of_a_batch_has_its_own_answer() {
+        in_namespace(|connection| {
+            let batch = [
+                set_up("lo"),
+                add_address(9),
+                get("none"),
+                add_address(9),
+                get("lo"),
+                set_up("none"),
+            ];
+            let answers = connection.exchange(&batch).unwrap();
+            let told: Vec<_> = answers
+                .iter()
+                .map(|it| match it {
+                    Ok(found) => Ok(found.len()),
+                    Err(error) => Err(error.errno.raw_os_error().map(Errno::from_raw)),
+                })
+                .collect();
+            let refused = |errno| Err(Some(errno));
+            assert_eq!(
+                told,
+                [
+                    Ok(0),
+                    Ok(0),
+                    refused(Errno::ENODEV),
+                    refused(Errno::EEXIST),
+                    Ok(1),
+                    refused(Errno::ENODEV)
+                ]
+            );
+            assert!(matches!(&answers[4].as_ref().unwrap()[0], Found::Link(lo) if lo.up));
+            // Nothing is left over that the next one could take for its own.
+            assert!(connection.ask(get("lo")).is_ok());
+            assert!(connection.exchange(&[]).unwrap().is_empty());
+        });
+    }
+
+    #[test]
+    fn a_long_list_comes_whole() {
+        in_namespace(|connection| {
+            connection.ask(set_up("lo")).unwrap();
+            for batch in (2..=250).collect::<Vec<u8>>().chunks(50) {
+                let batch: Vec<Request> = batch.iter().map(|&last| add_address(last)).collect();
+                assert!(
+                    connection
+                        .exchange(&batch)
+                        .unwrap()
+                        .iter()
+                        .all(Result::is_ok)
+                );
+            }
+            let mut all = AddressMessage::default();
+            all.header.family = AddressFamily::Inet;
+            let found = connection.dump(&Request::get(Kind::GetAddress, &all));
+            assert_eq!(found.unwrap().len(), 1 + 249);
+        });
+    }
+
+    #[test]
+    fn news_are_waited_for_until_the_end_and_no_longer() {
+        in_namespace(|connection| {
+            let events = Events::open(Group::Links).unwrap();
+            let soon = || Instant::now() + Duration::from_millis(20);
+            assert!(!events.wait(soon()).unwrap());
+            connection.ask(set_up("lo")).unwrap();
+            assert!(events.wait(soon()).unwrap());
+            assert!(!events.wait(soon()).unwrap());
+        });
+    }
+
+    #[test]
+    fn what_is_cut_off_is_no_message() {
+        let mut bytes = vec![20, 0, 0, 0, 3, 0, 0, 0, 7, 0, 0, 0, 0, 0, 0, 0, 1, 2, 3, 4];
+        let whole = Received::first_of(&bytes).unwrap();
+        assert_eq!((whole.kind, whole.sequence, whole.body.len()), (3, 7, 4));
+        assert!(Received::first_of(&bytes[..19]).is_none());
+        assert!(Received::first_of(&bytes[..15]).is_none());
+        bytes[0] = 15; // shorter than its own header
+        assert!(Received::first_of(&bytes).is_none());
     }
 }
