@@ -11,20 +11,16 @@ use std::net::IpAddr;
 use ipnetwork::IpNetwork;
 
 use super::iptables::{Change, Family, Rule, TABLE};
+use super::nf_tables::{
+    self, NFT_MSG_NEWCHAIN, NFT_MSG_NEWRULE, NFTA_CHAIN_NAME, NFTA_CHAIN_TABLE, NFTA_DATA_VALUE,
+    NFTA_DATA_VERDICT, NFTA_EXPR_DATA, NFTA_EXPR_NAME, NFTA_LIST_ELEM, NFTA_RULE_CHAIN,
+    NFTA_RULE_EXPRESSIONS, NFTA_RULE_TABLE,
+};
 use super::nfnetlink::Message;
-use super::ruleset::{Ruleset, nftables};
+use super::ruleset::Ruleset;
 use super::tool::Tools;
 use super::usable::{self, Kind};
 use crate::attributes::{NLA_F_NESTED, push_attribute};
-
-const NFT_MSG_NEWCHAIN: u16 = 3;
-const NFT_MSG_NEWRULE: u16 = 6;
-
-const NFTA_CHAIN_TABLE: u16 = 1;
-const NFTA_CHAIN_NAME: u16 = 3;
-const NFTA_RULE_TABLE: u16 = 1;
-const NFTA_RULE_CHAIN: u16 = 2;
-const NFTA_RULE_EXPRESSIONS: u16 = 4;
 
 /// Makes all changes, in order, as one. Whether it did: if not, nothing was changed, and the tool is to do it, or to say
 /// why it cannot be done.
@@ -59,13 +55,13 @@ fn message(family: Family, change: &Change, chains: &[&str]) -> Option<Message> 
     match change {
         Change::NewChain(chain) => {
             let names = [(NFTA_CHAIN_TABLE, TABLE), (NFTA_CHAIN_NAME, chain.as_str())];
-            let message = nftables(NFT_MSG_NEWCHAIN, family.into(), &names);
+            let message = nf_tables::message(NFT_MSG_NEWCHAIN, family.into(), &names);
             Some(message.creating_exclusively())
         }
         Change::Append(rule) => {
             let names = [(NFTA_RULE_TABLE, TABLE), (NFTA_RULE_CHAIN, &rule.chain)];
             let expressions = expressions(family, rule, chains)?;
-            let message = nftables(NFT_MSG_NEWRULE, family.into(), &names)
+            let message = nf_tables::message(NFT_MSG_NEWRULE, family.into(), &names)
                 .with(NFTA_RULE_EXPRESSIONS | NLA_F_NESTED, &expressions);
             Some(message.appending())
         }
@@ -192,7 +188,6 @@ impl Expressions {
 
     fn verdict(&mut self, code: i32, chain: Option<&str>) {
         const NFT_REG_VERDICT: [u8; 4] = 0_u32.to_be_bytes();
-        const NFTA_DATA_VERDICT: u16 = 2;
         let mut verdict = Vec::new();
         push_attribute(&mut verdict, 1, &code.to_be_bytes());
         if let Some(chain) = chain {
@@ -224,9 +219,6 @@ impl Expressions {
     }
 
     fn push(&mut self, name: &str, attributes: &[(u16, &[u8])]) {
-        const NFTA_LIST_ELEM: u16 = 1;
-        const NFTA_EXPR_NAME: u16 = 1;
-        const NFTA_EXPR_DATA: u16 = 2;
         let mut data = Vec::new();
         for (kind, value) in attributes {
             push_attribute(&mut data, *kind, value);
@@ -240,7 +232,6 @@ impl Expressions {
 
 /// A value in an attribute of its own.
 fn data(value: &[u8]) -> Vec<u8> {
-    const NFTA_DATA_VALUE: u16 = 1;
     let mut bytes = Vec::new();
     push_attribute(&mut bytes, NFTA_DATA_VALUE, value);
     bytes

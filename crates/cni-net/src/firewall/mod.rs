@@ -12,6 +12,7 @@ pub mod conntrack;
 pub mod direct;
 pub mod iptables;
 pub mod name;
+mod nf_tables;
 mod nfnetlink;
 pub mod nft;
 pub mod port_rule;

@@ -9,14 +9,13 @@ use std::collections::HashMap;
 use std::io;
 use std::net::IpAddr;
 
-use super::nfnetlink::{Connection, Message, number};
+use super::nf_tables::{
+    self, NFT_MSG_GETRULE, NFTA_DATA_VALUE, NFTA_DATA_VERDICT, NFTA_RULE_CHAIN,
+    NFTA_RULE_EXPRESSIONS, NFTA_RULE_HANDLE, NFTA_RULE_TABLE, NFTA_RULE_USERDATA, expressions,
+};
+use super::nfnetlink::{Connection, number};
 use super::ruleset::Family;
 use crate::attributes::{Attributes, text};
-
-const NFNL_SUBSYS_NFTABLES: u16 = 10;
-const NFT_MSG_GETRULE: u16 = 7;
-const NFTA_RULE_TABLE: u16 = 1;
-const NFTA_RULE_CHAIN: u16 = 2;
 
 /// A rule, as far as it is about ports.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -57,9 +56,8 @@ impl PortRules {
         let Some(connection) = &self.0 else {
             return Ok(Vec::new());
         };
-        let message = Message::new(NFNL_SUBSYS_NFTABLES, NFT_MSG_GETRULE, family as u8)
-            .with_text(NFTA_RULE_TABLE, table)
-            .with_text(NFTA_RULE_CHAIN, chain);
+        let names = [(NFTA_RULE_TABLE, table), (NFTA_RULE_CHAIN, chain)];
+        let message = nf_tables::message(NFT_MSG_GETRULE, family, &names);
         let rules = connection.dump(&message)?;
         // Kernels before 4.9 give the rules of all chains.
         let is = |rule: &[u8], kind, name| {
@@ -72,11 +70,6 @@ impl PortRules {
 }
 
 fn parse(attributes: &[u8]) -> PortRule {
-    const NFTA_RULE_HANDLE: u16 = 3;
-    const NFTA_RULE_EXPRESSIONS: u16 = 4;
-    const NFTA_RULE_USERDATA: u16 = 7;
-    const NFTA_EXPR_NAME: u16 = 1;
-    const NFTA_EXPR_DATA: u16 = 2;
     let mut parser = Parser::default();
     for (kind, value) in Attributes(attributes) {
         match kind {
@@ -87,10 +80,8 @@ fn parse(attributes: &[u8]) -> PortRule {
                 parser.rule.comment = comment(value).or(parser.rule.comment.take())
             }
             NFTA_RULE_EXPRESSIONS => {
-                for (_, expression) in Attributes(value) {
-                    let data = Attributes::find(expression, NFTA_EXPR_DATA).unwrap_or_default();
-                    let name = Attributes::find(expression, NFTA_EXPR_NAME).map(text);
-                    parser.expression(name.as_deref().unwrap_or_default(), data);
+                for (name, data) in expressions(value) {
+                    parser.expression(&name, data);
                 }
             }
             _ => {}
@@ -171,7 +162,6 @@ impl Parser {
 
     fn bitwise(&mut self, data: &[u8]) {
         const NFTA_BITWISE_MASK: u16 = 4;
-        const NFTA_DATA_VALUE: u16 = 1;
         // Marks are in the order of the machine.
         let mask = Attributes::find_in(data, &[NFTA_BITWISE_MASK, NFTA_DATA_VALUE]);
         self.mask = mask
@@ -185,7 +175,6 @@ impl Parser {
     fn compare(&mut self, data: &[u8]) {
         const NFTA_CMP_OP: u16 = 2;
         const NFTA_CMP_DATA: u16 = 3;
-        const NFTA_DATA_VALUE: u16 = 1;
         const NFT_CMP_EQ: u32 = 0;
         let value =
             Attributes::find_in(data, &[NFTA_CMP_DATA, NFTA_DATA_VALUE]).unwrap_or_default();
@@ -207,8 +196,6 @@ impl Parser {
     fn immediate(&mut self, data: &[u8]) {
         const NFTA_IMMEDIATE_DREG: u16 = 1;
         const NFTA_IMMEDIATE_DATA: u16 = 2;
-        const NFTA_DATA_VALUE: u16 = 1;
-        const NFTA_DATA_VERDICT: u16 = 2;
         const NFTA_VERDICT_CODE: u16 = 1;
         const NFTA_VERDICT_CHAIN: u16 = 2;
         const NFT_JUMP: u32 = -3_i32 as u32;

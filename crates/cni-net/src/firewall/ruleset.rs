@@ -10,22 +10,13 @@ use std::fs;
 use std::io::{self, ErrorKind};
 
 use super::iptables;
+use super::nf_tables::{
+    self, NFNL_SUBSYS_NFTABLES, NFT_MSG_DELCHAIN, NFT_MSG_DELRULE, NFT_MSG_GETCHAIN,
+    NFT_MSG_GETRULE, NFT_MSG_GETTABLE, NFTA_CHAIN_NAME, NFTA_CHAIN_TABLE, NFTA_RULE_CHAIN,
+    NFTA_RULE_HANDLE, NFTA_RULE_TABLE, NFTA_TABLE_NAME,
+};
 use super::nfnetlink::{ATTEMPTS, Connection, Message};
 use crate::attributes::{Attributes, text};
-
-const NFNL_SUBSYS_NFTABLES: u16 = 10;
-const NFT_MSG_GETTABLE: u16 = 1;
-const NFT_MSG_GETCHAIN: u16 = 4;
-const NFT_MSG_DELCHAIN: u16 = 5;
-const NFT_MSG_GETRULE: u16 = 7;
-const NFT_MSG_DELRULE: u16 = 8;
-
-const NFTA_TABLE_NAME: u16 = 1;
-const NFTA_CHAIN_TABLE: u16 = 1;
-const NFTA_CHAIN_NAME: u16 = 3;
-const NFTA_RULE_TABLE: u16 = 1;
-const NFTA_RULE_CHAIN: u16 = 2;
-const NFTA_RULE_HANDLE: u16 = 3;
 
 /// A family of tables.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -116,20 +107,21 @@ impl Ruleset {
 
     /// Has the kernel nf_tables, with tables of that family, be there any or not?
     pub fn is_there(&self, family: Family) -> io::Result<bool> {
-        let any = nftables(NFT_MSG_GETTABLE, family, &[(NFTA_TABLE_NAME, "nat")]);
+        let any = nf_tables::message(NFT_MSG_GETTABLE, family, &[(NFTA_TABLE_NAME, "nat")]);
         self.0.understands(&any)
     }
 
     /// Is there such a table?
     pub fn has_table(&self, family: Family, table: &str) -> io::Result<bool> {
-        let message = nftables(NFT_MSG_GETTABLE, family, &[(NFTA_TABLE_NAME, table)]);
+        let message = nf_tables::message(NFT_MSG_GETTABLE, family, &[(NFTA_TABLE_NAME, table)]);
         self.0.exists(&message)
     }
 
     /// Is there such a chain?
     pub fn has_chain(&self, family: Family, table: &str, chain: &str) -> io::Result<bool> {
         let names = [(NFTA_CHAIN_TABLE, table), (NFTA_CHAIN_NAME, chain)];
-        self.0.exists(&nftables(NFT_MSG_GETCHAIN, family, &names))
+        self.0
+            .exists(&nf_tables::message(NFT_MSG_GETCHAIN, family, &names))
     }
 
     /// The rules of a chain, in order; none if there is no such chain.
@@ -192,7 +184,9 @@ impl Ruleset {
 
     /// The rules with all of these attributes.
     fn rules_of(&self, family: Family, wanted: &[(u16, &str)]) -> io::Result<Vec<Rule>> {
-        let found = self.0.dump(&nftables(NFT_MSG_GETRULE, family, wanted))?;
+        let found = self
+            .0
+            .dump(&nf_tables::message(NFT_MSG_GETRULE, family, wanted))?;
         // Kernels before 4.9 give the rules of all chains.
         let is_wanted = |rule: &&Vec<u8>| {
             let is = |&(kind, name): &(u16, &str)| {
@@ -215,7 +209,7 @@ impl Removal {
                 handle,
             } => {
                 let names = [(NFTA_RULE_TABLE, *table), (NFTA_RULE_CHAIN, chain)];
-                nftables(NFT_MSG_DELRULE, *family, &names)
+                nf_tables::message(NFT_MSG_DELRULE, *family, &names)
                     .with(NFTA_RULE_HANDLE, &handle.to_be_bytes())
             }
             Removal::Chain {
@@ -224,7 +218,7 @@ impl Removal {
                 chain,
             } => {
                 let names = [(NFTA_CHAIN_TABLE, *table), (NFTA_CHAIN_NAME, chain)];
-                nftables(NFT_MSG_DELCHAIN, *family, &names)
+                nf_tables::message(NFT_MSG_DELCHAIN, *family, &names)
             }
         }
     }
@@ -245,21 +239,14 @@ pub fn legacy_tables(family: iptables::Family) -> Option<Vec<String>> {
     }
 }
 
-/// A message of nf_tables, with names as attributes.
-pub(super) fn nftables(kind: u16, family: Family, names: &[(u16, &str)]) -> Message {
-    let message = Message::new(NFNL_SUBSYS_NFTABLES, kind, family as u8);
-    names.iter().fold(message, |message, (kind, name)| {
-        message.with_text(*kind, name)
-    })
-}
-
 /// How a rule is laid out.
 mod rule {
-    use super::{Attributes, NFTA_RULE_CHAIN, NFTA_RULE_HANDLE, Rule, Verdict, text};
+    use super::{Attributes, Rule, Verdict, text};
+    use crate::firewall::nf_tables::{
+        NFTA_DATA_VALUE, NFTA_DATA_VERDICT, NFTA_RULE_CHAIN, NFTA_RULE_EXPRESSIONS,
+        NFTA_RULE_HANDLE, NFTA_RULE_USERDATA, expressions,
+    };
     use crate::firewall::port_rule::comment;
-
-    const NFTA_RULE_EXPRESSIONS: u16 = 4;
-    const NFTA_RULE_USERDATA: u16 = 7;
 
     pub(super) fn parse(payload: &[u8]) -> Rule {
         let mut rule = Rule::default();
@@ -269,8 +256,8 @@ mod rule {
                 NFTA_RULE_HANDLE => rule.handle = value.try_into().map_or(0, u64::from_be_bytes),
                 NFTA_RULE_USERDATA => rule.comment = comment(value),
                 NFTA_RULE_EXPRESSIONS => {
-                    for (_, expression) in Attributes(value) {
-                        parse_expression(expression, &mut rule);
+                    for (name, data) in expressions(value) {
+                        parse_expression(&name, data, &mut rule);
                     }
                 }
                 _ => {}
@@ -279,36 +266,28 @@ mod rule {
         rule
     }
 
-    fn parse_expression(expression: &[u8], rule: &mut Rule) {
-        const NFTA_EXPR_NAME: u16 = 1;
-        const NFTA_EXPR_DATA: u16 = 2;
+    fn parse_expression(name: &str, data: &[u8], rule: &mut Rule) {
         const NFTA_CMP_DATA: u16 = 3;
         const NFTA_IMMEDIATE_DATA: u16 = 2;
-        const NFTA_DATA_VALUE: u16 = 1;
-        const NFTA_DATA_VERDICT: u16 = 2;
         const NFTA_MATCH_NAME: u16 = 1;
         const NFTA_MATCH_INFO: u16 = 3;
-        let data = Attributes::find(expression, NFTA_EXPR_DATA).unwrap_or_default();
-        match Attributes::find(expression, NFTA_EXPR_NAME)
-            .map(text)
-            .as_deref()
-        {
-            Some("cmp") => {
+        match name {
+            "cmp" => {
                 let value = Attributes::find_in(data, &[NFTA_CMP_DATA, NFTA_DATA_VALUE]);
                 rule.values.extend(value.map(<[u8]>::to_vec));
             }
-            Some("immediate") => {
+            "immediate" => {
                 let found = Attributes::find_in(data, &[NFTA_IMMEDIATE_DATA, NFTA_DATA_VERDICT]);
                 rule.verdict = found.and_then(verdict).or(rule.verdict.take());
             }
             // iptables' own comment, a match that always matches (struct xt_comment_info).
-            Some("match")
+            "match"
                 if Attributes::find(data, NFTA_MATCH_NAME).map(text).as_deref()
                     == Some("comment") =>
             {
                 rule.comment = Attributes::find(data, NFTA_MATCH_INFO).map(text);
             }
-            Some(_) | None => {}
+            _ => {}
         }
     }
 
