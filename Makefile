@@ -57,7 +57,7 @@ demo: ## show two flannel nodes at work, in namespaces of their own (installs wh
 # VLANs need a kernel that filters them, which not every one does: `make test-vlan` has one.
 test: ## run all tests, in namespaces of their own (installs what they lack)
 	@tests/setup/packages $(TEST_NEEDS)
-	@$(MAKE) --no-print-directory build $(if $(MULTI_CALL),build-separate) target/tools/cnitool
+	@$(MAKE) --no-print-directory build $(if $(MULTI_CALL),build-separate) target/tools/cnitool target/tools/reference
 	cargo test --no-fail-fast $(RUNNER) --workspace --exclude tests
 	E2E_ELSEWHERE=vlan CNI_PATH=$(CURDIR)/target/cni cargo test --no-fail-fast $(RUNNER) -p tests
 ifdef MULTI_CALL
@@ -67,7 +67,7 @@ endif
 # An older kernel than most, and one that filters VLANs. TESTS=vlan:: runs only those.
 test-vlan: ## run the tests of `tests` under Debian's stock kernel, in an emulated machine
 	@tests/setup/packages $(VM_NEEDS)
-	@$(MAKE) --no-print-directory build target/tools/cnitool
+	@$(MAKE) --no-print-directory build target/tools/cnitool target/tools/reference
 	binary=$$(cargo test --no-run -p tests --test e2e --message-format=json-render-diagnostics | \
 		sed -n 's/.*"executable":"\([^"]*\)".*/\1/p') && test -n "$$binary" && \
 	$(AS_ROOT) tests/vm/stock-kernel env CI=true E2E_SLOW=20 CNI_PATH=$(CURDIR)/target/cni "$$binary" $(TESTS)
@@ -122,3 +122,6 @@ target/cni:
 
 target/tools/cnitool: tests/setup/cnitool
 	@tests/setup/cnitool
+
+target/tools/reference: tests/setup/reference
+	@tests/setup/reference

@@ -1,5 +1,5 @@
-//! The exam for both: the same verbs in the same order for the reference and for ours, each on a node of its own, and
-//! after each verb everything compared: what was printed, what the kernel holds, every byte on disk.
+//! The exam for all: the same verbs in the same order for ours and for each release of the reference, each on a node of
+//! its own, and after each verb everything compared: what was printed, what the kernel holds, every byte on disk.
 //!
 //! What differs is a mistake, or has its reason in `tests::differences`. `EXAM=words` runs only the cases whose name
 //! holds them.
@@ -17,10 +17,10 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
-use tests::Node;
-use tests::cni::{differs, is_slow, reference_path};
+use tests::cni::{differs, is_slow};
 use tests::differences::DIFFERENCES;
-use tests::node::{note, skip};
+use tests::node::note;
+use tests::{Node, Release};
 
 use case::Case;
 use run::{Report, examine};
@@ -30,7 +30,7 @@ const AT_ONCE: usize = 8;
 
 #[test]
 fn ours_and_the_reference_pass_the_same_exam() {
-    if Node::with(&["bridge", "host-local", "loopback"]).is_none() || !has_reference() {
+    if Node::with(&["bridge", "host-local", "loopback"]).is_none() || !has_references() {
         return;
     }
     if is_slow() {
@@ -50,27 +50,20 @@ fn ours_and_the_reference_pass_the_same_exam() {
     let told: Vec<&str> = reports.iter().map(|it| it.text.as_str()).collect();
     let told = told.concat();
     assert!(told.is_empty(), "without a reason:\n{told}");
-    let used: BTreeSet<&str> = reports.iter().flat_map(|it| it.reasons.clone()).collect();
-    let stale = DIFFERENCES.iter().filter(|it| !used.contains(it.id));
-    let stale: Vec<&str> = stale.map(|it| it.id).collect();
+    let used: BTreeSet<_> = reports.iter().flat_map(|it| it.reasons.clone()).collect();
+    let all = DIFFERENCES
+        .iter()
+        .flat_map(|it| it.from.iter().map(|from| (it.id, *from)));
+    let stale: Vec<_> = all.filter(|it| !used.contains(it)).collect();
     assert!(
         !only.is_empty() || stale.is_empty(),
         "no case needs these any more: {stale:?}"
     );
 }
 
-fn has_reference() -> bool {
-    if differs("there is nothing to compare it with") {
-        return false;
-    }
-    let here = reference_path().join("bridge").is_file();
-    if !here {
-        skip(&format!(
-            "the reference is not in {}",
-            reference_path().display()
-        ));
-    }
-    here
+fn has_references() -> bool {
+    !differs("there is nothing to compare it with")
+        && Release::ALL.into_iter().all(Release::is_here)
 }
 
 fn examine_all(cases: &[Case]) -> Vec<Report> {

@@ -8,7 +8,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use tests::cni::{self, with};
 use tests::node::Namespace;
-use tests::{List, Node, Pod};
+use tests::{List, Node, Pod, Release};
 
 const PATIENCE: Duration = Duration::from_secs(3);
 
@@ -267,7 +267,7 @@ fn either_implementation_checks_and_removes_what_the_other_made() {
         return;
     }
     let Some(node) = node() else { return };
-    let Some(reference) = node.reference() else {
+    let Some(reference) = node.reference(Release::V1_1_1) else {
         return;
     };
     let ours = node.plugins();
@@ -326,7 +326,7 @@ fn both_implementations_write_the_same_rules() {
         let mut rules = Vec::new();
         for reference in [true, false] {
             let Some(node) = node() else { return };
-            let Some(theirs) = node.reference() else {
+            let Some(theirs) = node.reference(Release::V1_1_1) else {
                 return;
             };
             let plugins = if reference { theirs } else { node.plugins() };

@@ -2,8 +2,8 @@
 //! [`swap`](crate::swap).
 
 use serde_json::{Value, json};
-use tests::Node;
 use tests::cni::{Plugins, with};
+use tests::{Node, Release};
 
 use crate::bridge::{checks, l2, l3, networks, node};
 use crate::leases;
@@ -17,7 +17,7 @@ fn pods_of_either_are_checked_and_stopped_by_the_other() {
         for configure in [plain, masqueraded, dual_stack, full_of_options] {
             for reference_first in [true, false] {
                 let Some(node) = node() else { return };
-                let Some(reference) = node.reference() else {
+                let Some(reference) = node.reference(Release::V1_1_1) else {
                     return;
                 };
                 let ours = node.plugins();
@@ -76,7 +76,7 @@ fn both_print_the_same() {
 fn both_write_the_same_files() {
     for version in SHARED {
         let Some(node) = node() else { return };
-        let Some(reference) = node.reference() else {
+        let Some(reference) = node.reference(Release::V1_1_1) else {
             return;
         };
         let mut stores = Vec::new();
@@ -113,7 +113,7 @@ fn printed(conf: impl Fn(&Node) -> Value) -> Option<(String, String)> {
     for reference in [false, true] {
         let node = node()?;
         let plugins = if reference {
-            node.reference()?
+            node.reference(Release::V1_1_1)?
         } else {
             node.plugins()
         };

@@ -11,7 +11,7 @@ use std::thread;
 use serde_json::{Value, json};
 use tests::cni::{Plugins, is_slow};
 use tests::node::Pod;
-use tests::{Node, Outcome};
+use tests::{Node, Outcome, Release};
 
 use crate::bridge::{l3, node};
 use crate::flannel::On;
@@ -34,7 +34,7 @@ const STATES: [(&str, &str); 2] = [
 fn a_pod_of_the_reference_s_flannel_is_checked_and_stopped_by_ours() {
     for (env, state) in STATES {
         let Some(on) = On::node(env) else { return };
-        let Some(reference) = on.reference() else {
+        let Some(reference) = on.reference(Release::V1_1_1) else {
             return;
         };
         let pod = on.pod();
@@ -55,7 +55,7 @@ fn a_pod_of_the_reference_s_flannel_is_checked_and_stopped_by_ours() {
 fn a_pod_of_our_flannel_is_stopped_by_the_reference_s_bridge_with_the_state_it_left() {
     for (env, state) in STATES {
         let Some(on) = On::node(env) else { return };
-        let Some(reference) = on.reference() else {
+        let Some(reference) = on.reference(Release::V1_1_1) else {
             return;
         };
         let pod = on.pod();
@@ -89,7 +89,7 @@ fn rules_that_the_reference_s_nftables_backend_wrote_go_with_the_pod_and_no_othe
             }
         }"#;
     let Some(node) = node() else { return };
-    let Some(reference) = node.reference() else {
+    let Some(reference) = node.reference(Release::V1_1_1) else {
         return;
     };
     let mut pod = node.pod();
@@ -111,7 +111,7 @@ fn both_hammering_one_store_never_give_an_address_twice() {
     const WORKERS: usize = 4;
     let adds = if is_slow() { 25 } else { 250 }; // and as many DELs
     let Some(node) = node() else { return };
-    let Some(theirs) = node.reference() else {
+    let Some(theirs) = node.reference(Release::V1_1_1) else {
         return;
     };
     let ours = node.plugins();

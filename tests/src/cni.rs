@@ -30,17 +30,50 @@ pub fn path() -> PathBuf {
     std::path::absolute(path).unwrap()
 }
 
-/// The reference's binaries: `REFERENCE_CNI_PATH`, or where Debian's `containernetworking-plugins` puts them.
-pub fn reference_path() -> PathBuf {
-    let debian = || PathBuf::from("/usr/lib/cni");
-    env::var_os("REFERENCE_CNI_PATH")
-        .filter(|it| !it.is_empty())
-        .map_or_else(debian, PathBuf::from)
+/// A release of the reference.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Release {
+    /// Debian's, of March 2022.
+    V1_1_1,
+    /// The one that `tests/setup/reference` builds.
+    V1_9_1,
 }
 
-/// The reference itself sits the exam.
+impl Release {
+    /// All of them, oldest first.
+    pub const ALL: [Release; 2] = [Release::V1_1_1, Release::V1_9_1];
+
+    /// Its binaries: for 1.1.1 `REFERENCE_CNI_PATH`, or where Debian's `containernetworking-plugins` puts them.
+    pub fn path(self) -> PathBuf {
+        let debian = || PathBuf::from("/usr/lib/cni");
+        match self {
+            Release::V1_1_1 => env::var_os("REFERENCE_CNI_PATH")
+                .filter(|it| !it.is_empty())
+                .map_or_else(debian, PathBuf::from),
+            Release::V1_9_1 => workspace().join("target/tools/reference"),
+        }
+    }
+
+    /// Whether it is here; where it is not, the reason is told.
+    ///
+    /// # Panics
+    /// With `CI=true`, instead of returning false.
+    pub fn is_here(self) -> bool {
+        let here = self.path().join("bridge").is_file();
+        if !here {
+            let path = self.path();
+            skip(&format!(
+                "the reference {self:?} is not in {}: `make test` brings it",
+                path.display()
+            ));
+        }
+        here
+    }
+}
+
+/// The reference itself sits the exam, in Debian's release.
 pub fn examines_reference() -> bool {
-    path() == reference_path()
+    path() == Release::V1_1_1.path()
 }
 
 /// `time` as it is on this machine: `E2E_SLOW` tells how many times slower than others an emulated one is.
@@ -163,14 +196,12 @@ impl Node {
         }
     }
 
-    /// The reference's plugins; none, with a reason given, where they are not installed.
-    pub fn reference(&self) -> Option<Plugins<'_>> {
-        let path = reference_path();
-        if path.join("bridge").is_file() {
-            return Some(Plugins { node: self, path });
-        }
-        skip(&format!("the reference is not in {}", path.display()));
-        None
+    /// The reference's plugins of a release; none, with a reason given, where they are not installed.
+    pub fn reference(&self, release: Release) -> Option<Plugins<'_>> {
+        release.is_here().then(|| Plugins {
+            node: self,
+            path: release.path(),
+        })
     }
 
     /// See [`Plugins::add`].

@@ -1,11 +1,16 @@
 //! Where ours and the reference part, and why: all that the exam for both lets pass.
 //!
-//! The reference is Debian's, 1.1.1 of March 2022. "Later" means a release of the reference after it, up to v1.9.1, which
-//! ours follows.
+//! Ours follows v1.9.1. What it does otherwise than 1.1.1 alone, releases between the two changed.
 
 use serde_json::Value;
 
+use crate::cni::Release;
 use crate::state::Lines;
+
+/// Only from 1.1.1.
+const OLDER: &[Release] = &[Release::V1_1_1];
+/// From every release.
+const ALL: &[Release] = &Release::ALL;
 
 /// A line that only one of the two says after a step.
 pub struct Deviation<'a> {
@@ -54,6 +59,8 @@ pub enum Stage {
 pub struct Difference {
     /// A name for it.
     pub id: &'static str,
+    /// From which releases ours differs so.
+    pub from: &'static [Release],
     /// Why it is right to differ, in a sentence.
     pub reason: &'static str,
     /// Whether it is the reason for this one.
@@ -64,21 +71,25 @@ pub struct Difference {
 pub const DIFFERENCES: &[Difference] = &[
     Difference {
         id: "codes",
+        from: ALL,
         reason: "errors have the specification's codes; the reference says 999 to most, and nobody depends on it",
         explains: |it| it.line.starts_with("answer code: "),
     },
     Difference {
         id: "details",
+        from: ALL,
         reason: "`details` adds the cause and what to do next",
         explains: |it| it.ours && it.line.starts_with("answer details: "),
     },
     Difference {
         id: "full stop",
+        from: OLDER,
         reason: "later releases end no error with one",
         explains: |it| it.line.starts_with("answer msg: ") && it.otherwise(" time\"", " time.\""),
     },
     Difference {
         id: "1.1.0",
+        from: OLDER,
         reason: "1.1.1 does not know version 1.1.0, does not list it, and is given 1.0.0 instead",
         explains: |it| {
             let listed =
@@ -90,6 +101,7 @@ pub const DIFFERENCES: &[Difference] = &[
     },
     Difference {
         id: "order",
+        from: OLDER,
         reason: "later releases print the keys of 1.x in the order of the alphabet, and no empty `dns`",
         explains: |it| {
             let layout = it.line.starts_with("answer layout: \"{");
@@ -98,16 +110,19 @@ pub const DIFFERENCES: &[Difference] = &[
     },
     Difference {
         id: "index",
+        from: ALL,
         reason: "an index beside the leases, which may be deleted, finds an owner's address without reading them all",
         explains: |it| it.ours && it.line.starts_with("store ") && it.line.contains("/.index/"),
     },
     Difference {
         id: "modes",
+        from: OLDER,
         reason: "later releases let only root read a lease",
         explains: |it| it.line.starts_with("store ") && it.otherwise(" 0600: ", " 0644: "),
     },
     Difference {
         id: "txqueuelen",
+        from: OLDER,
         reason: "later releases leave the pod's end the kernel's queue; 1.1.1 sets it to 0 on both ends",
         explains: |it| {
             it.ours && !it.line.starts_with("host ") && it.line.ends_with(" txqlen: 1000")
@@ -115,11 +130,13 @@ pub const DIFFERENCES: &[Difference] = &[
     },
     Difference {
         id: "keep_addr_on_down",
+        from: OLDER,
         reason: "later releases keep IPv6 addresses when the link goes down",
         explains: |it| it.otherwise("keep_addr_on_down: 1", "keep_addr_on_down: 0"),
     },
     Difference {
         id: "nodad",
+        from: ALL,
         reason: "no IPv6 address is left tentative: the allocation is unique by itself",
         explains: |it| {
             it.line.contains(" family=inet6 ")
@@ -128,6 +145,7 @@ pub const DIFFERENCES: &[Difference] = &[
     },
     Difference {
         id: "exists",
+        from: OLDER,
         reason: "later releases name both ends of the cable that is there",
         explains: |it| {
             let end = it.answers[1].strip_prefix("container veth name provided (");
@@ -141,6 +159,7 @@ pub const DIFFERENCES: &[Difference] = &[
     },
     Difference {
         id: "route in words",
+        from: OLDER,
         reason: "later releases add metric, scope and table to the route that could not be added",
         explains: |it| {
             it.otherwise(
@@ -151,6 +170,7 @@ pub const DIFFERENCES: &[Difference] = &[
     },
     Difference {
         id: "decoder",
+        from: ALL,
         reason: "which structure a value does not fit into is told in the decoder's words, which change with its releases",
         explains: |it| {
             it.line.starts_with("answer msg: ")
@@ -162,6 +182,7 @@ pub const DIFFERENCES: &[Difference] = &[
     },
     Difference {
         id: "dns",
+        from: OLDER,
         reason: "later releases keep the name servers that IPAM found unless the configuration has its own",
         explains: |it| {
             let shown = it.line.starts_with("answer dns") || it.line.starts_with("answer layout: ");
@@ -170,6 +191,7 @@ pub const DIFFERENCES: &[Difference] = &[
     },
     Difference {
         id: "layer 2 CHECK",
+        from: ALL,
         reason: "the reference's CHECK asks IPAM also where there is none, and so fails on every layer-2 network",
         explains: |it| {
             it.history.verb == "CHECK"
@@ -179,6 +201,7 @@ pub const DIFFERENCES: &[Difference] = &[
     },
     Difference {
         id: "route without gateway",
+        from: OLDER,
         reason: "later releases find a route again that the result has without a gateway",
         explains: |it| {
             let not_found =
@@ -188,36 +211,18 @@ pub const DIFFERENCES: &[Difference] = &[
     },
     Difference {
         id: "fields of a route",
-        reason: "later releases know more of a route than where it leads and by which gateway",
+        from: ALL,
+        reason: "every field of a route reaches the kernel; v1.9.1 drops sizes and cannot find its routes again, 1.1.1 knows no field",
         explains: |it| {
             let route = it.line.starts_with("answer routes[0].")
                 || it.line.contains(" route: dev=eth0 dst=10.7.0.0/16 ");
-            route && !it.conf["ipam"]["routes"][0]["mtu"].is_null()
-        },
-    },
-    Difference {
-        id: "portIsolation",
-        reason: "1.1.1 does not know this key",
-        explains: |it| {
-            it.conf["portIsolation"] == true && it.otherwise(".isolated: true", ".isolated: false")
-        },
-    },
-    Difference {
-        id: "disableContainerInterface",
-        reason: "1.1.1 does not know this key",
-        explains: |it| {
-            let state = [
-                "eth0 flags: ",
-                "eth0 operstate: ",
-                "eth0 qdisc: ",
-                "_data.state: ",
-            ];
-            it.conf["disableContainerInterface"] == true
-                && state.iter().any(|state| it.line.contains(state))
+            let not_found = it.history.verb == "CHECK" && it.line.starts_with("answer ");
+            (route || not_found) && !it.conf["ipam"]["routes"][0]["mtu"].is_null()
         },
     },
     Difference {
         id: "loopback",
+        from: ALL,
         reason: "the reference puts every version's name on the layout of 1.x",
         explains: |it| {
             let version = it.conf["cniVersion"].as_str().unwrap_or_default();
@@ -226,6 +231,7 @@ pub const DIFFERENCES: &[Difference] = &[
     },
     Difference {
         id: "arguments of the other",
+        from: ALL,
         reason: "`IP=` is host-local's and no reason for bridge to refuse; the reference wants IgnoreUnknown with it",
         explains: |it| {
             it.plugin == "bridge" && it.answers[1] == "ARGS: unknown args [\"IP=10.1.2.9\"]"
@@ -233,6 +239,7 @@ pub const DIFFERENCES: &[Difference] = &[
     },
     Difference {
         id: "two masquerades",
+        from: ALL,
         reason: "no rule of a pod's second address comes too late, and DEL does not stumble over the first's chain",
         explains: |it| {
             let rules = it.line.contains(" iptables-save nat: ") || it.line.starts_with("answer ");
@@ -243,6 +250,7 @@ pub const DIFFERENCES: &[Difference] = &[
     },
     Difference {
         id: "undo",
+        from: ALL,
         reason: "a failed ADD leaves nothing but the shared bridge, and nothing at all of what was bound to fail",
         explains: |it| {
             let refused = it.history.pods.contains(&Stage::Refused) || !it.history.attached;
@@ -252,6 +260,7 @@ pub const DIFFERENCES: &[Difference] = &[
     },
     Difference {
         id: "IPAM first",
+        from: ALL,
         reason: "IPAM is asked before the kernel, so that its cursor moves on also where the cable cannot be plugged in",
         explains: |it| {
             let path = it
@@ -265,6 +274,7 @@ pub const DIFFERENCES: &[Difference] = &[
     },
     Difference {
         id: "DEL without namespace",
+        from: ALL,
         reason: "the host's end is found by its name, so that it goes, and the rules, also when nobody knows the namespace",
         explains: |it| it.history.without_netns && it.is_left_or_its_bridge(),
     },

@@ -19,7 +19,7 @@ pub mod node;
 pub mod state;
 pub mod traffic;
 
-pub use cni::{Failure, Outcome, Plugins};
+pub use cni::{Failure, Outcome, Plugins, Release};
 pub use list::List;
 pub use node::{Node, Pod};
 

@@ -359,6 +359,10 @@ impl Namespace {
             if object["linkinfo"]["info_kind"] == "bridge" {
                 drop_late(object);
             }
+            // What is below it the kernel looks up by its number in the wrong namespace: one or the other by chance.
+            if object["operstate"] == "LOWERLAYERDOWN" {
+                object["operstate"] = "DOWN".into();
+            }
         }
         answers
     }

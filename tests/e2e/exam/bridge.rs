@@ -122,7 +122,7 @@ fn links() -> Vec<Case> {
         case("size and hairpin", &tuned),
         case("promiscuous", &promiscuous),
         Case::new("layer 2, size and promiscuous", "bridge", flat),
-        case("isolated ports", &with(&conf, "portIsolation", true.into())).brief(),
+        case("isolated ports", &with(&conf, "portIsolation", true.into())).newer(),
         case(
             "isolated ports, said not to be",
             &with(&tuned, "portIsolation", false.into()),
@@ -131,7 +131,7 @@ fn links() -> Vec<Case> {
             "a disabled interface",
             &with(&l2(), "disableContainerInterface", true.into()),
         )
-        .brief(),
+        .newer(),
         case("a size that says nothing", &with(&conf, "mtu", (-1).into())),
         case("the default bridge", &with(&conf, "bridge", Value::Null)),
         case(

@@ -1,6 +1,7 @@
 //! One question of the exam.
 
 use serde_json::Value;
+use tests::Release;
 use tests::cni::with;
 
 /// A configuration, what it meets, and what is done with it.
@@ -15,6 +16,8 @@ pub(super) struct Case {
     pub(super) before: Vec<&'static str>,
     /// The pods wait for duplicate address detection, as they do on a real node.
     pub(super) patient: bool,
+    /// With which releases ours is compared.
+    pub(super) releases: &'static [Release],
     pub(super) steps: &'static [Step],
 }
 
@@ -67,6 +70,7 @@ impl Case {
             env: Vec::new(),
             before: Vec::new(),
             patient: false,
+            releases: &Release::ALL,
             steps: LIFE,
         }
     }
@@ -90,6 +94,12 @@ impl Case {
 
     pub(super) fn patient(mut self) -> Case {
         self.patient = true;
+        self
+    }
+
+    /// The same, but not for 1.1.1, which does not know what this is about.
+    pub(super) fn newer(mut self) -> Case {
+        self.releases = &[Release::V1_9_1];
         self
     }
 

@@ -117,7 +117,7 @@ fn stores() -> Vec<Case> {
         case("a lease in a folder below", &plain).before(own("mkdir sub; printf 'one\\r\\neth0' > sub/10.1.2.44")).brief(),
         case("files of others", &plain)
             .before(own("echo hello > README; printf 'two\\r\\neth0' > notes; mkdir 10.1.2.2")),
-        case("a cursor that is none", &plain).before(own("echo 10.1.2.50 > last_reserved_ip.0")),
+        case("a cursor that is none", &plain).before(own("umask 077; echo 10.1.2.50 > last_reserved_ip.0")),
         case("a cursor outside", &plain).before(own("printf 10.7.7.7 > last_reserved_ip.0")),
         case("a resolver's file", &conf(&resolver)).before(
             "printf '# c\\n; d\\nnameserver 1.1.1.1\\n nameserver ::1 x\\ndomain a\\ndomain b.example\\nsearch c\\nsearch d e\\noptions f\\nfoo bar\\nsearch\\n' \

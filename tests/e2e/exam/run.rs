@@ -1,51 +1,70 @@
-//! Two candidates, one question.
+//! A question, and three candidates: ours, and two releases of the reference.
 
 use std::panic::resume_unwind;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
-use tests::cni::{Plugins, path, reference_path, with};
+use tests::cni::{Plugins, path, with};
 use tests::differences::{DIFFERENCES, Deviation, History, Stage};
 use tests::names::Names;
 use tests::state::{Lines, State, flatten, without_details};
-use tests::{Node, Outcome, Pod};
+use tests::{Node, Outcome, Pod, Release};
 
 use super::case::{Case, Step, Which};
 
 /// What came of a case.
+#[derive(Default)]
 pub(super) struct Report {
-    /// Ids of the reasons that were needed.
-    pub(super) reasons: Vec<&'static str>,
+    /// Ids of the reasons that were needed, and for which release.
+    pub(super) reasons: Vec<(&'static str, Release)>,
     /// What has no reason, for a person; empty if all has one.
     pub(super) text: String,
 }
 
-/// Ours and the reference, each on a node of its own, at the same time.
+/// Ours and the references, each on a node of its own, at the same time.
 pub(super) fn examine(case: &Case) -> Report {
-    let [ours, theirs] = thread::scope(|scope| {
-        let ours = scope.spawn(|| sit(case, false));
-        let theirs = scope.spawn(|| sit(case, true));
-        [ours, theirs].map(|it| it.join().unwrap_or_else(|panic| resume_unwind(panic)))
+    let seats = case.releases.iter().copied().map(Some).chain([None]);
+    let mut sheets: Vec<Vec<Sheet>> = thread::scope(|scope| {
+        let seats: Vec<_> = seats
+            .map(|whose| scope.spawn(move || sit(case, whose)))
+            .collect();
+        let joined = seats.into_iter().map(|it| it.join());
+        joined
+            .map(|it| it.unwrap_or_else(|panic| resume_unwind(panic)))
+            .collect()
     });
-    let mut report = Report {
-        reasons: Vec::new(),
-        text: String::new(),
-    };
-    let mut history = History::default();
-    for ((step, ours), theirs) in case.steps.iter().zip(&ours).zip(&theirs) {
-        step.note(&mut history, ours, theirs);
-        let unexplained = compare(case, &history, ours, theirs, &mut report.reasons);
-        if !unexplained.is_empty() {
-            let lines = unexplained.join("\n    ");
-            let text = format!("  after {step:?}:\n    {lines}\n");
-            report.text.push_str(&text);
-        }
+    let ours = sheets.pop().unwrap();
+    let mut report = Report::default();
+    for (release, theirs) in case.releases.iter().zip(&sheets) {
+        report.compare(case, *release, &ours, theirs);
     }
     if !report.text.is_empty() {
         report.text = format!("{}: {}\n{}", case.name, case.conf, report.text);
     }
     report
+}
+
+impl Report {
+    fn compare(&mut self, case: &Case, release: Release, ours: &[Sheet], theirs: &[Sheet]) {
+        let mut history = History::default();
+        for ((step, ours), theirs) in case.steps.iter().zip(ours).zip(theirs) {
+            step.note(&mut history, ours, theirs);
+            let pair = Pair {
+                case,
+                release,
+                history: &history,
+                ours,
+                theirs,
+            };
+            let unexplained = pair.compare(&mut self.reasons);
+            if !unexplained.is_empty() {
+                let lines = unexplained.join("\n    ");
+                let text = format!("  {release:?}, after {step:?}:\n    {lines}\n");
+                self.text.push_str(&text);
+            }
+        }
+    }
 }
 
 impl Step {
@@ -80,35 +99,43 @@ struct Sheet {
     lines: Lines,
 }
 
-/// The lines that one has and the other has not, and that no reason explains.
-fn compare(
-    case: &Case,
-    history: &History,
-    ours: &Sheet,
-    theirs: &Sheet,
-    reasons: &mut Vec<&'static str>,
-) -> Vec<String> {
-    let only_ours = only(ours, theirs).into_iter().map(|it| (true, it));
-    let only_theirs = only(theirs, ours).into_iter().map(|it| (false, it));
-    let mut unexplained = Vec::new();
-    for (is_ours, line) in only_theirs.chain(only_ours) {
-        let other = if is_ours { theirs } else { ours };
-        let deviation = Deviation {
-            plugin: case.plugin,
-            conf: &case.conf,
-            history,
-            ours: is_ours,
-            answers: [&ours.answer, &theirs.answer],
-            line,
-            other: &other.lines,
-        };
-        let reason = DIFFERENCES.iter().find(|it| (it.explains)(&deviation));
-        match reason {
-            Some(reason) => reasons.push(reason.id),
-            None => unexplained.push(format!("{} {line}", if is_ours { '+' } else { '-' })),
+/// What ours and one release said after a step.
+struct Pair<'p> {
+    case: &'p Case,
+    release: Release,
+    history: &'p History,
+    ours: &'p Sheet,
+    theirs: &'p Sheet,
+}
+
+impl Pair<'_> {
+    /// The lines that one has and the other has not, and that no reason explains.
+    fn compare(&self, reasons: &mut Vec<(&'static str, Release)>) -> Vec<String> {
+        let (ours, theirs) = (self.ours, self.theirs);
+        let only_ours = only(ours, theirs).into_iter().map(|it| (true, it));
+        let only_theirs = only(theirs, ours).into_iter().map(|it| (false, it));
+        let mut unexplained = Vec::new();
+        for (is_ours, line) in only_theirs.chain(only_ours) {
+            let other = if is_ours { theirs } else { ours };
+            let deviation = Deviation {
+                plugin: self.case.plugin,
+                conf: &self.case.conf,
+                history: self.history,
+                ours: is_ours,
+                answers: [&ours.answer, &theirs.answer],
+                line,
+                other: &other.lines,
+            };
+            let mut holding = DIFFERENCES
+                .iter()
+                .filter(|it| it.from.contains(&self.release));
+            match holding.find(|it| (it.explains)(&deviation)) {
+                Some(reason) => reasons.push((reason.id, self.release)),
+                None => unexplained.push(format!("{} {line}", if is_ours { '+' } else { '-' })),
+            }
         }
+        unexplained
     }
-    unexplained
 }
 
 fn only<'s>(one: &'s Sheet, other: &'s Sheet) -> Vec<&'s str> {
@@ -120,14 +147,15 @@ fn only<'s>(one: &'s Sheet, other: &'s Sheet) -> Vec<&'s str> {
 struct Candidate<'c> {
     case: &'c Case,
     node: Node,
-    is_reference: bool,
+    /// A release of the reference; ours if none.
+    whose: Option<Release>,
     pods: [Pod; 2],
     /// What ADD printed last for each.
     results: [Value; 2],
     names: Names,
 }
 
-fn sit(case: &Case, is_reference: bool) -> Vec<Sheet> {
+fn sit(case: &Case, whose: Option<Release>) -> Vec<Sheet> {
     let node = Node::with(&[]).unwrap();
     let mut candidate = Candidate {
         case,
@@ -140,7 +168,7 @@ fn sit(case: &Case, is_reference: bool) -> Vec<Sheet> {
             pod
         }),
         node,
-        is_reference,
+        whose,
         results: [Value::Null, Value::Null],
         names: Names::default(),
     };
@@ -179,11 +207,7 @@ impl Candidate<'_> {
     fn sheet(&mut self, outcome: &Outcome) -> Sheet {
         let State { names, mut lines } = self.state();
         self.names = names;
-        let folder = if self.is_reference {
-            reference_path()
-        } else {
-            path()
-        };
+        let folder = self.whose.map_or_else(path, Release::path);
         self.names.learn(&folder.display().to_string(), "CNI_PATH");
         let mut plain = self.names.plain(&outcome.stdout);
         if !outcome.status.success() {
@@ -211,7 +235,7 @@ impl Candidate<'_> {
         }
     }
 
-    /// Ours has its ports up when it returns; the reference of 1.1.1 is given time where it does not wait for them.
+    /// Ours has its ports up when it returns; the reference is given time where it does not wait for them.
     fn state(&self) -> State {
         const PATIENCE: Duration = Duration::from_secs(5);
         let pods = [&self.pods[0], &self.pods[1]];
@@ -222,7 +246,7 @@ impl Candidate<'_> {
         loop {
             let state = State::of(&self.node, &pods);
             let is_late = |it: &String| it.contains("NO-CARRIER") && it.contains("LOWER_UP");
-            let settled = !self.is_reference || !state.lines.iter().any(is_late);
+            let settled = self.whose.is_none() || !state.lines.iter().any(is_late);
             if settled || start.elapsed() > PATIENCE {
                 return state;
             }
@@ -239,8 +263,8 @@ impl Candidate<'_> {
 
     /// What is configured; the reference of 1.1.1 is given 1.0.0 for the version it does not know.
     fn conf(&self) -> Value {
-        let newest = self.is_reference && self.case.conf["cniVersion"] == "1.1.0";
-        match newest {
+        let older = self.whose == Some(Release::V1_1_1);
+        match older && self.case.conf["cniVersion"] == "1.1.0" {
             true => with(&self.case.conf, "cniVersion", "1.0.0".into()),
             false => self.case.conf.clone(),
         }
@@ -262,9 +286,9 @@ impl Candidate<'_> {
     }
 
     fn plugins(&self) -> Plugins<'_> {
-        match self.is_reference {
-            true => self.node.reference().unwrap(),
-            false => self.node.plugins(),
+        match self.whose {
+            Some(release) => self.node.reference(release).unwrap(),
+            None => self.node.plugins(),
         }
     }
 
