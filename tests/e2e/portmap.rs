@@ -6,7 +6,7 @@ use std::thread;
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use tests::cni::{self, with};
+use tests::cni;
 use tests::node::Namespace;
 use tests::{List, Node, Pod, Release};
 
@@ -289,56 +289,6 @@ fn either_implementation_checks_and_removes_what_the_other_made() {
         assert_eq!(node.nat(), made);
         removes.del("portmap", &pod, &conf).silent();
         assert!(!is_mentioned(&node, &pod), "{:?}", node.nat());
-    }
-}
-
-/// `masqAll` is left out: Debian's 1.1.1 does not have it yet.
-#[test]
-fn both_implementations_write_the_same_rules() {
-    let mapped = |mappings: Value| {
-        let mut conf = alone(None);
-        conf["runtimeConfig"]["portMappings"] = mappings;
-        conf
-    };
-    let at = |ip: &str| with(&mapping("tcp", 8080, 80), "hostIP", ip.into());
-    let many: Value = (1..=20).map(|port| mapping("tcp", port, 80)).collect();
-    let keys: [(&str, Value); 6] = [
-        ("snat", false.into()),
-        ("markMasqBit", 5.into()),
-        ("markMasqBit", 31.into()),
-        ("conditionsV4", json!(["!", "-s", "192.0.2.0/24"])),
-        ("conditionsV6", json!(["-s", "2001:db8:9::/64"])),
-        ("name", "another-network".into()),
-    ];
-    let mut confs: Vec<Value> = keys
-        .into_iter()
-        .map(|(key, value)| with(&alone(None), key, value))
-        .collect();
-    confs.extend([
-        alone(None),
-        mapped(many),
-        mapped(json!([at("0.0.0.0"), mapping("udp", 8080, 81)])),
-        mapped(json!([at("::"), mapping("sctp", 8080, 81)])),
-        mapped(json!([at("192.0.2.1"), mapping("tcp", 8081, 81)])),
-        mapped(json!([at("2001:db8::1"), mapping("tcp", 8081, 81)])),
-    ]);
-    for conf in confs {
-        let mut rules = Vec::new();
-        for reference in [true, false] {
-            let Some(node) = node() else { return };
-            let Some(theirs) = node.reference(Release::V1_1_1) else {
-                return;
-            };
-            let plugins = if reference { theirs } else { node.plugins() };
-            let pod = node.pod();
-            plugins.add("portmap", &pod, &conf).result();
-            let mut nat = node.nat();
-            // In which order chains were made is not seen by packets.
-            nat.retain(|it| !it.starts_with("-N "));
-            nat.sort_by_key(|it| it.split(' ').nth(1).unwrap().to_owned());
-            rules.push(nat);
-        }
-        assert_eq!(rules[0], rules[1], "{conf}");
     }
 }
 

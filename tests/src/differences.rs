@@ -9,6 +9,8 @@ use crate::state::Lines;
 
 /// Only from 1.1.1.
 const OLDER: &[Release] = &[Release::V1_1_1];
+/// Only from v1.9.1.
+const NEWER: &[Release] = &[Release::V1_9_1];
 /// From every release.
 const ALL: &[Release] = &Release::ALL;
 
@@ -53,6 +55,8 @@ pub enum Stage {
     Refused,
     /// ADD succeeded.
     Attached,
+    /// And once more.
+    Again,
 }
 
 /// A reason for lines to differ.
@@ -94,6 +98,7 @@ pub const DIFFERENCES: &[Difference] = &[
         explains: |it| {
             let listed =
                 it.line.contains("plugin supports [") && it.line.starts_with("answer details: ");
+            let listed = listed || it.otherwise("[1.0.0 1.1.0]", "[1.0.0]");
             let given =
                 it.line.starts_with("answer cniVersion: ") && it.conf["cniVersion"] == "1.1.0";
             listed || given
@@ -249,6 +254,76 @@ pub const DIFFERENCES: &[Difference] = &[
         },
     },
     Difference {
+        id: "families in CHECK",
+        from: OLDER,
+        reason: "1.1.1's CHECK looks for the rules of one family in the other's",
+        explains: |it| {
+            let not_found = it.answers[1].starts_with("could not check ipv");
+            it.history.verb == "CHECK" && it.line.starts_with("answer ") && not_found
+        },
+    },
+    Difference {
+        id: "second ADD",
+        from: ALL,
+        reason: "a second ADD replaces the first one's ports; the reference adds to them, and an address that was is found first",
+        explains: |it| {
+            let rules = it.line.contains(" CNI-DN-") || it.line.contains("\"cni_hostport\"");
+            let again = it.history.pods.contains(&Stage::Again);
+            again && rules && (!it.ours || it.is_elsewhere())
+        },
+    },
+    Difference {
+        id: "in one go",
+        from: ALL,
+        reason: "all rules of a family are made in one go, so that it is another command of which the tool complains",
+        explains: |it| {
+            let complains = |it: &&str| it.starts_with("unable to setup DNAT: running [");
+            it.line.starts_with("answer msg: ") && it.answers.iter().all(complains)
+        },
+    },
+    Difference {
+        id: "mappings",
+        from: ALL,
+        reason: "a mapping that no tool takes is refused by name before anything is made",
+        explains: |it| {
+            let ours = it.answers[0].trim_start_matches("failed to parse config: ");
+            let refused = ours.starts_with("Invalid ");
+            it.plugin == "portmap" && it.line.starts_with("answer msg: ") && refused
+        },
+    },
+    Difference {
+        id: "DEL of what was refused",
+        from: ALL,
+        reason: "DEL with a configuration that ADD refuses succeeds, so that the plugins before portmap have theirs",
+        explains: |it| {
+            let refused =
+                it.answers[0].is_empty() && it.answers[1].starts_with("failed to parse config: ");
+            it.history.verb == "DEL" && it.line.starts_with("answer ") && refused
+        },
+    },
+    Difference {
+        id: "masqAll",
+        from: NEWER,
+        reason: "v1.9.1's nftables backend passes masqAll over",
+        explains: |it| it.conf["masqAll"] == true && it.line.contains("\"masquerading\""),
+    },
+    Difference {
+        id: "conditions",
+        from: NEWER,
+        reason: "a container's conditions hold for its own ports; v1.9.1's nftables backend has everybody's be those of the last ADD",
+        explains: |it| {
+            it.conf["backend"] == "nftables"
+                && !it.conf["conditionsV4"].is_null()
+                && it.line.contains("\"cni_hostport\"")
+        },
+    },
+    Difference {
+        id: "owners",
+        from: NEWER,
+        reason: "a table beside, to which no packet comes, tells GC of which network a pod's nftables rules are",
+        explains: |it| it.ours && it.line.contains("\"cni_hostport_owners\""),
+    },
+    Difference {
         id: "undo",
         from: ALL,
         reason: "a failed ADD leaves nothing but the shared bridge, and nothing at all of what was bound to fail",
@@ -312,6 +387,12 @@ impl Deviation<'_> {
         self.line.contains(here) && self.other.contains(&self.line.replace(here, there))
     }
 
+    /// The other has the same rule at another place of the chain.
+    fn is_elsewhere(&self) -> bool {
+        let rule = without_place(self.line);
+        self.other.iter().any(|it| without_place(it) == rule)
+    }
+
     /// The other says the same if these words are left out of both.
     fn same_without(&self, words: &[&str]) -> bool {
         let plain = |line: &str| {
@@ -321,4 +402,14 @@ impl Deviation<'_> {
         };
         self.other.iter().any(|it| plain(it) == plain(self.line))
     }
+}
+
+/// A line about a rule, its place in the chain left out.
+fn without_place(line: &str) -> Vec<&str> {
+    let mut words: Vec<&str> = line.split(' ').collect();
+    let is_place = |it: &&str| it.trim_end_matches(':').parse::<u32>().is_ok();
+    if let Some(place) = words.iter().position(is_place) {
+        words.remove(place);
+    }
+    words
 }

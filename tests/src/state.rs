@@ -5,8 +5,9 @@
 //! to the machine (names of cables, MACs, paths) is replaced by what it stands for; what comes and goes by itself
 //! (timers, link-local addresses, the state of a bridge without ports) is left out.
 
-use std::collections::BTreeSet;
-use std::fs;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::{self, File};
+use std::io::Read;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
@@ -130,7 +131,8 @@ impl Seen {
             (_, false) => space.batch("bridge", "fdb show\n").concat(),
             (_, true) => space.batch("bridge", "fdb show\nvlan show\n").concat(),
         };
-        let names = links.iter().map(|it| text(it, "ifname")).collect();
+        let names = links.iter().map(|it| text(it, "ifname"));
+        let names = names.filter(|it| it != "lo").collect();
         Seen {
             sysctls: sysctls(space, names),
             links,
@@ -267,28 +269,50 @@ fn sysctls(space: &Namespace, mut links: Vec<String>) -> Vec<(String, String)> {
     }
     space.enter(|| {
         let values = paths.into_iter().map(|path| {
-            let value = fs::read_to_string(format!("/proc/sys/{path}")).unwrap_or_default();
-            (path, value.trim().to_owned())
+            let value = parameter(&format!("/proc/sys/{path}")).unwrap_or_default();
+            (path, value)
         });
         values.collect()
     })
 }
 
-/// Rules and chains of `iptables` with their place in the chain, and the tables of `nft` that are not iptables' own.
+/// A parameter, read at once: there are hundreds, and asking for their size as well would take most of the exam's time.
+fn parameter(path: &str) -> Option<String> {
+    let mut value = [0; 64];
+    let length = File::open(path).and_then(|mut it| it.read(&mut value));
+    let text = String::from_utf8_lossy(&value[..length.ok()?]);
+    Some(text.trim().to_owned())
+}
+
+/// Tables that are `iptables`' own, in the families `ip` and `ip6`.
+const OF_IPTABLES: [&str; 5] = ["filter", "mangle", "nat", "raw", "security"];
+
+/// Rules and chains of `iptables`, and all other tables of `nft`; each rule with its place in the chain.
 #[track_caller]
 fn firewall(node: &Node) -> Vec<String> {
     let mut lines = Vec::new();
     let ruleset = node.run("nft", &["-j", "list", "ruleset"]);
     let ruleset: Value = serde_json::from_str(&ruleset).unwrap();
     let mut of_iptables = false;
+    let mut places: BTreeMap<[String; 3], usize> = BTreeMap::new();
     for object in ruleset["nftables"].as_array().unwrap() {
         let (kind, what) = object.as_object().unwrap().iter().next().unwrap();
-        let of_ip = what["family"] == "ip" || what["family"] == "ip6";
-        of_iptables |= of_ip;
-        if kind != "metainfo" && !of_ip {
+        if kind == "metainfo" {
+            continue;
+        }
+        if is_of_iptables(what) {
+            of_iptables = true;
+        } else {
             let mut what = what.clone();
             what.as_object_mut().unwrap().remove("handle");
-            lines.push(format!("host nft {kind}: {what}"));
+            if kind == "rule" {
+                let of = ["family", "table", "chain"].map(|key| text(&what, key));
+                let place = places.entry(of).or_default();
+                *place += 1;
+                lines.push(format!("host nft rule {place}: {what}"));
+            } else {
+                lines.push(format!("host nft {kind}: {what}"));
+            }
         }
     }
     if of_iptables {
@@ -297,6 +321,12 @@ fn firewall(node: &Node) -> Vec<String> {
         }
     }
     lines
+}
+
+fn is_of_iptables(what: &Value) -> bool {
+    let table = what["table"].as_str().or(what["name"].as_str());
+    let of_ip = what["family"] == "ip" || what["family"] == "ip6";
+    of_ip && table.is_some_and(|it| OF_IPTABLES.contains(&it))
 }
 
 /// The chains and rules among what `tool` printed; policies of chains that are always there say nothing.

@@ -9,6 +9,8 @@ use tests::cni::with;
 pub(super) struct Case {
     pub(super) name: String,
     pub(super) plugin: &'static str,
+    /// Of both pods. `@` stands for the end of the addresses of the one that is meant, and the second's ports of the node
+    /// are its own.
     pub(super) conf: Value,
     /// Variables besides what a runtime sets, or instead of it.
     pub(super) env: Vec<(&'static str, &'static str)>,
@@ -25,6 +27,8 @@ pub(super) struct Case {
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Step {
     Add(Which),
+    /// ADD once more, after the pod came to another address.
+    Move(Which),
     /// With the last result that ADD printed for it.
     Check(Which),
     Del(Which),
@@ -34,13 +38,13 @@ pub(super) enum Step {
     DelGone(Which),
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Which {
     One,
     Two,
 }
 
-use Step::{Add, Check, Del, DelGone, DelWithoutNetns};
+use Step::{Add, Check, Del, DelGone, DelWithoutNetns, Move};
 use Which::{One, Two};
 
 /// The life of two pods, with all that a runtime repeats, forgets and does too late.
@@ -57,8 +61,32 @@ const LIFE: &[Step] = &[
     DelGone(Two),
 ];
 
+/// The life of two pods that does not end with their namespace, one of which comes to another address.
+const MOVING: &[Step] = &[
+    Add(One),
+    Add(Two),
+    Check(One),
+    Add(One),
+    Check(One),
+    Move(One),
+    Check(One),
+    Del(One),
+    Del(One),
+    Check(One),
+    Del(Two),
+];
+
 /// No more than each verb once.
 const BRIEF: &[Step] = &[Add(One), Check(One), Del(One)];
+
+impl Step {
+    fn which(self) -> Which {
+        match self {
+            Add(which) | Move(which) | Check(which) | Del(which) => which,
+            DelWithoutNetns(which) | DelGone(which) => which,
+        }
+    }
+}
 
 impl Case {
     pub(super) fn new(name: &str, plugin: &'static str, conf: Value) -> Case {
@@ -73,6 +101,12 @@ impl Case {
             releases: &Release::ALL,
             steps: LIFE,
         }
+    }
+
+    /// The pods that anything is done with.
+    pub(super) fn pods(&self) -> impl Iterator<Item = Which> {
+        let both = self.steps.iter().any(|it| it.which() == Two);
+        [One, Two].into_iter().take(if both { 2 } else { 1 })
     }
 
     /// The same with `CNI_ARGS`.
@@ -100,6 +134,12 @@ impl Case {
     /// The same, but not for 1.1.1, which does not know what this is about.
     pub(super) fn newer(mut self) -> Case {
         self.releases = &[Release::V1_9_1];
+        self
+    }
+
+    /// The same, the second ADD being for another address.
+    pub(super) fn moving(mut self) -> Case {
+        self.steps = MOVING;
         self
     }
 

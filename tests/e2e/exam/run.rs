@@ -70,14 +70,16 @@ impl Report {
 impl Step {
     fn note(self, history: &mut History, ours: &Sheet, theirs: &Sheet) {
         match self {
-            Step::Add(which) => {
+            Step::Add(which) | Step::Move(which) => {
                 history.verb = "ADD";
                 let pod = &mut history.pods[which as usize];
                 *pod = match (ours.succeeded || theirs.succeeded, *pod) {
-                    (true, _) | (_, Stage::Attached) => Stage::Attached,
-                    (false, _) => Stage::Refused,
+                    (true, Stage::Away | Stage::Refused) => Stage::Attached,
+                    (true, Stage::Attached | Stage::Again) => Stage::Again,
+                    (false, Stage::Away | Stage::Refused) => Stage::Refused,
+                    (false, before) => before,
                 };
-                history.attached |= *pod == Stage::Attached;
+                history.attached |= *pod != Stage::Refused;
             }
             Step::Check(_) => history.verb = "CHECK",
             Step::Del(which) | Step::DelGone(which) => {
@@ -152,6 +154,8 @@ struct Candidate<'c> {
     pods: [Pod; 2],
     /// What ADD printed last for each.
     results: [Value; 2],
+    /// How the addresses of each end, where nobody but the configuration gives them.
+    ends: [&'static str; 2],
     names: Names,
 }
 
@@ -170,6 +174,7 @@ fn sit(case: &Case, whose: Option<Release>) -> Vec<Sheet> {
         node,
         whose,
         results: [Value::Null, Value::Null],
+        ends: ["2", "3"],
         names: Names::default(),
     };
     for command in &case.before {
@@ -181,27 +186,33 @@ fn sit(case: &Case, whose: Option<Release>) -> Vec<Sheet> {
 impl Candidate<'_> {
     fn take(&mut self, step: Step) -> Sheet {
         let outcome = match step {
-            Step::Add(which) => {
-                let outcome = self.call("ADD", which, &self.conf(), None);
-                if outcome.status.success() {
-                    self.results[which as usize] = outcome.result();
-                }
-                outcome
+            Step::Add(which) => self.add(which),
+            Step::Move(which) => {
+                self.ends[which as usize] = "4";
+                self.add(which)
             }
             Step::Check(which) => {
                 let result = self.results[which as usize].clone();
-                let conf = with(&self.conf(), "prevResult", result);
+                let conf = with(&self.conf(which), "prevResult", result);
                 self.call("CHECK", which, &conf, None)
             }
-            Step::Del(which) => self.call("DEL", which, &self.conf(), None),
-            Step::DelWithoutNetns(which) => self.call("DEL", which, &self.conf(), Some("")),
+            Step::Del(which) => self.call("DEL", which, &self.conf(which), None),
+            Step::DelWithoutNetns(which) => self.call("DEL", which, &self.conf(which), Some("")),
             Step::DelGone(which) => {
                 self.destroy(which);
                 let gone = self.node.gone();
-                self.call("DEL", which, &self.conf(), Some(&gone))
+                self.call("DEL", which, &self.conf(which), Some(&gone))
             }
         };
         self.sheet(&outcome)
+    }
+
+    fn add(&mut self, which: Which) -> Outcome {
+        let outcome = self.call("ADD", which, &self.conf(which), None);
+        if outcome.status.success() {
+            self.results[which as usize] = outcome.result();
+        }
+        outcome
     }
 
     fn sheet(&mut self, outcome: &Outcome) -> Sheet {
@@ -235,19 +246,25 @@ impl Candidate<'_> {
         }
     }
 
-    /// Ours has its ports up when it returns; the reference is given time where it does not wait for them.
+    /// Ours has its ports up when it returns. What the kernel has yet to tell of other links, and what the reference does
+    /// not wait for, is given time.
     fn state(&self) -> State {
         const PATIENCE: Duration = Duration::from_secs(5);
-        let pods = [&self.pods[0], &self.pods[1]];
+        let pods = match self.case.plugin {
+            "portmap" => Vec::new(), // which never touches them
+            _ => self.case.pods().map(|it| &self.pods[it as usize]).collect(),
+        };
         if self.case.plugin == "host-local" {
             return State::of_store(&self.node, &pods);
         }
+        let is_late = |it: &String| {
+            let of_ours = self.whose.is_none() && it.starts_with("host ");
+            !of_ours && it.contains("NO-CARRIER") && it.contains("LOWER_UP")
+        };
         let start = Instant::now();
         loop {
             let state = State::of(&self.node, &pods);
-            let is_late = |it: &String| it.contains("NO-CARRIER") && it.contains("LOWER_UP");
-            let settled = self.whose.is_none() || !state.lines.iter().any(is_late);
-            if settled || start.elapsed() > PATIENCE {
+            if !state.lines.iter().any(is_late) || start.elapsed() > PATIENCE {
                 return state;
             }
         }
@@ -262,12 +279,19 @@ impl Candidate<'_> {
     }
 
     /// What is configured; the reference of 1.1.1 is given 1.0.0 for the version it does not know.
-    fn conf(&self) -> Value {
-        let older = self.whose == Some(Release::V1_1_1);
-        match older && self.case.conf["cniVersion"] == "1.1.0" {
-            true => with(&self.case.conf, "cniVersion", "1.0.0".into()),
-            false => self.case.conf.clone(),
+    fn conf(&self, which: Which) -> Value {
+        let mut conf = self.case.conf.clone();
+        if let Some(mappings) = conf["runtimeConfig"]["portMappings"].as_array_mut() {
+            for port in mappings.iter_mut().filter_map(|it| it.get_mut("hostPort")) {
+                let its_own = port.as_u64().map(|it| it + 1000 * which as u64);
+                *port = its_own.map_or(port.take(), Value::from);
+            }
         }
+        let mut text = conf.to_string().replace('@', self.ends[which as usize]);
+        if self.whose == Some(Release::V1_1_1) {
+            text = text.replace("\"cniVersion\":\"1.1.0\"", "\"cniVersion\":\"1.0.0\"");
+        }
+        serde_json::from_str(&text).unwrap()
     }
 
     fn call(&self, verb: &str, which: Which, conf: &Value, netns: Option<&str>) -> Outcome {

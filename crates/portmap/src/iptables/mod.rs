@@ -165,7 +165,7 @@ impl Shared {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Own {
     pub(crate) chain: String,
-    /// The chain's rules, in order.
+    /// The chain's rules, in order; what several mappings have in common is there once, as the reference has it.
     pub(crate) rules: Vec<Rule>,
     /// The rules that lead to it, in order.
     pub(crate) entries: Vec<Rule>,
@@ -175,11 +175,16 @@ impl Own {
     pub(crate) fn new(owner: &Owner<'_>, config: &Config, container: IpNetwork) -> Own {
         let family = Family::of(&container);
         let chain = owner.chain();
-        let mappings = config.mappings_of(family);
+        let mut rules = Vec::new();
+        for mapping in config.mappings_of(family) {
+            for rule in redirecting(&chain, config, container, mapping) {
+                if !rules.contains(&rule) {
+                    rules.push(rule);
+                }
+            }
+        }
         Own {
-            rules: mappings
-                .flat_map(|mapping| redirecting(&chain, config, container, mapping))
-                .collect(),
+            rules,
             entries: entries(owner, config, family, &chain),
             chain,
         }

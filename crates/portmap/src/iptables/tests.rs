@@ -283,6 +283,24 @@ fn t14_without_source_translation_there_are_destination_rules_only() {
 }
 
 #[test]
+fn what_two_mappings_have_in_common_is_there_once() {
+    let mapping =
+        |container: u16| json!({ "hostPort": 80, "containerPort": container, "protocol": "tcp" });
+    let mappings = json!([mapping(80), mapping(81), mapping(80)]);
+    let config = config(json!({
+        "name": "test", "cniVersion": "1.0.0", "runtimeConfig": { "portMappings": mappings },
+    }));
+    check(
+        &own(&config, "2001:db8::2/64").rules,
+        &expect![[r#"
+        CHAIN -p tcp --dport 80 -s 2001:db8::2/64 -j CNI-HOSTPORT-SETMARK
+        CHAIN -p tcp --dport 80 -j DNAT --to-destination "[2001:db8::2]:80"
+        CHAIN -p tcp --dport 80 -j DNAT --to-destination "[2001:db8::2]:81"
+    "#]],
+    );
+}
+
+#[test]
 fn t15_a_mark_chain_of_somebody_else_is_used_if_named() {
     let config = one(json!({ "externalSetMarkChain": "PLZ-SET-MARK" }));
     check(
