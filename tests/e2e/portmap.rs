@@ -8,7 +8,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use tests::cni;
 use tests::node::Namespace;
-use tests::{List, Node, Pod, Release};
+use tests::{List, Node, Pod};
 
 const PATIENCE: Duration = Duration::from_secs(3);
 
@@ -44,12 +44,12 @@ fn list<'n>(node: &'n Node, version: &str, backend: &str) -> List<'n> {
     )
 }
 
-fn mapping(protocol: &str, host: u16, container: u16) -> Value {
+pub(crate) fn mapping(protocol: &str, host: u16, container: u16) -> Value {
     json!({ "protocol": protocol, "hostPort": host, "containerPort": container })
 }
 
 /// A client beyond the node, that knows no way to pods.
-fn outside(node: &Node) -> Pod {
+pub(crate) fn outside(node: &Node) -> Pod {
     let client = node.pod();
     node.run(
         "ip",
@@ -177,7 +177,7 @@ fn i01_a_tcp_port_is_reached_from_everywhere() {
 }
 
 /// A pod's UDP server, which answers with its name.
-fn answer(pod: &Pod, port: u16) {
+pub(crate) fn answer(pod: &Pod, port: u16) {
     let socket = pod.enter(|| UdpSocket::bind(("0.0.0.0", port))).unwrap();
     let name = pod.id.clone();
     thread::spawn(move || {
@@ -189,7 +189,7 @@ fn answer(pod: &Pod, port: u16) {
 }
 
 /// Who answers, if anybody does soon.
-fn ask(socket: &UdpSocket, port: u16) -> Option<String> {
+pub(crate) fn ask(socket: &UdpSocket, port: u16) -> Option<String> {
     socket
         .set_read_timeout(Some(Duration::from_secs(1)))
         .unwrap();
@@ -247,55 +247,20 @@ fn k15_a_port_without_a_pod_is_the_nodes_own_again() {
 }
 
 /// A configuration of `portmap` alone, behind whatever gave the pod its addresses.
-fn alone(backend: Option<&str>) -> Value {
-    let mut conf = json!({
+fn alone() -> Value {
+    json!({
         "cniVersion": "1.0.0", "name": "net", "type": "portmap",
         "runtimeConfig": { "portMappings": [mapping("tcp", 8080, 80), mapping("udp", 53, 53)] },
         "prevResult": { "cniVersion": "1.0.0", "ips": [
             { "address": "10.1.2.3/24" }, { "address": "2001:db8:1::3/64" },
         ] },
-    });
-    if let Some(backend) = backend {
-        conf["backend"] = backend.into();
-    }
-    conf
-}
-
-#[test]
-fn either_implementation_checks_and_removes_what_the_other_made() {
-    if cni::differs("there is no other") {
-        return;
-    }
-    let Some(node) = node() else { return };
-    let Some(reference) = node.reference(Release::V1_1_1) else {
-        return;
-    };
-    let ours = node.plugins();
-    // In IPv4 only: 1.1.1's CHECK looks for the rules of one family in the other.
-    let mut conf = alone(None);
-    conf["prevResult"]["ips"]
-        .as_array_mut()
-        .unwrap()
-        .truncate(1);
-    let result = &conf["prevResult"];
-    for (adds, removes) in [(&reference, &ours), (&ours, &reference)] {
-        let pod = node.pod();
-        adds.add("portmap", &pod, &conf).result();
-        let made = node.nat();
-        // The reference's CHECK fails on its own, as above.
-        ours.check("portmap", &pod, &conf, result).silent();
-        // A second ADD by the other finds all as it should be.
-        removes.add("portmap", &pod, &conf).result();
-        assert_eq!(node.nat(), made);
-        removes.del("portmap", &pod, &conf).silent();
-        assert!(!is_mentioned(&node, &pod), "{:?}", node.nat());
-    }
+    })
 }
 
 #[test]
 fn containerds_spelling_of_mappings_is_understood() {
     let Some(node) = node() else { return };
-    let mut conf = alone(None);
+    let mut conf = alone();
     conf["runtimeConfig"] = json!({ "portMappings": [
         { "HostPort": 8080, "ContainerPort": 80, "Protocol": "tcp", "HostIP": "" },
     ] });
@@ -312,7 +277,7 @@ fn containerds_spelling_of_mappings_is_understood() {
 #[test]
 fn a_malformed_mapping_is_named_and_changes_nothing() {
     let Some(node) = node() else { return };
-    let mut conf = alone(None);
+    let mut conf = alone();
     conf["runtimeConfig"]["portMappings"][1]["hostPort"] = 0.into();
     let pod = node.pod();
     let failure = node

@@ -8,16 +8,18 @@ use tests::{Node, Release};
 use crate::bridge::{checks, l2, l3, networks, node};
 use crate::leases;
 
-/// Versions that both know.
+/// Versions that all know.
 const SHARED: [&str; 6] = ["0.1.0", "0.2.0", "0.3.0", "0.3.1", "0.4.0", "1.0.0"];
 
 #[test]
 fn pods_of_either_are_checked_and_stopped_by_the_other() {
-    for version in SHARED {
+    let older = SHARED.map(|it| (Release::V1_1_1, it));
+    let newer = ["0.3.1", "1.0.0", "1.1.0"].map(|it| (Release::V1_9_1, it));
+    for (release, version) in older.into_iter().chain(newer) {
         for configure in [plain, masqueraded, dual_stack, full_of_options] {
             for reference_first in [true, false] {
                 let Some(node) = node() else { return };
-                let Some(reference) = node.reference(Release::V1_1_1) else {
+                let Some(reference) = node.reference(release) else {
                     return;
                 };
                 let ours = node.plugins();

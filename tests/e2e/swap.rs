@@ -2,6 +2,9 @@
 //!
 //! For `bridge` with masquerade and dual stack see also [`reference`](crate::reference).
 
+mod bridge;
+mod ports;
+
 use std::collections::{BTreeSet, VecDeque};
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
@@ -70,54 +73,18 @@ fn a_pod_of_our_flannel_is_stopped_by_the_reference_s_bridge_with_the_state_it_l
     }
 }
 
-/// 1.1.1 has no nftables backend: the rules are those of a later release.
 #[test]
-fn rules_that_the_reference_s_nftables_backend_wrote_go_with_the_pod_and_no_others() {
-    const RULES: &str = r#"
-        table inet cni_plugins_masquerade {
-            comment "Masquerading for plugins from github.com/containernetworking/plugins"
-            chain masq_checks {
-                comment "Masquerade traffic from certain IPs to any (non-multicast) IP outside their subnet"
-                ip saddr 10.1.2.2 ip daddr != 10.1.2.0/24 masquerade comment "75e0883ab0b31b1f-7883a6f9ce71eedb, net: masq, if: eth0, id: ctr1"
-                ip saddr 10.9.0.7 ip daddr != 10.9.0.0/24 masquerade comment "82783ef24bdc7036-acb19d111858e348, net: alternate, if: net1, id: three"
-            }
-            chain postrouting {
-                type nat hook postrouting priority srcnat;
-                ip daddr 224.0.0.0/4 return
-                ip6 daddr ff00::/8 return
-                goto masq_checks
-            }
-        }"#;
-    let Some(node) = node() else { return };
-    let Some(reference) = node.reference(Release::V1_1_1) else {
-        return;
-    };
-    let mut pod = node.pod();
-    pod.id = "ctr1".into();
-    let mut conf = l3(&node, "1.0.0", &["10.1.2.0/24"]);
-    conf["name"] = "masq".into();
-    reference.add("bridge", &pod, &conf).result();
-    node.feed("nft", &["-f", "-"], RULES);
-    conf["ipMasq"] = true.into();
-    node.del("bridge", &pod, &conf).silent();
-    let ruleset = node.nft();
-    assert!(!ruleset.contains("id: ctr1"), "{ruleset}");
-    assert!(ruleset.contains("id: three"), "{ruleset}");
-    assert!(leases(&node, "masq").is_empty() && pod.links().is_empty());
-}
-
-#[test]
-fn both_hammering_one_store_never_give_an_address_twice() {
+fn all_hammering_one_store_never_give_an_address_twice() {
     const WORKERS: usize = 4;
     let adds = if is_slow() { 25 } else { 250 }; // and as many DELs
     let Some(node) = node() else { return };
-    let Some(theirs) = node.reference(Release::V1_1_1) else {
+    let [Some(older), Some(newer)] = Release::ALL.map(|it| node.reference(it)) else {
         return;
     };
     let ours = node.plugins();
     let store = Store {
         conf: l3(&node, "1.0.0", &["10.1.2.0/26", "2001:db8::/64"]),
-        both: [&ours, &theirs],
+        plugins: [&ours, &older, &ours, &newer],
         held: Mutex::default(),
     };
     thread::scope(|scope| {
@@ -130,22 +97,22 @@ fn both_hammering_one_store_never_give_an_address_twice() {
     assert!(leases(&node, "net").is_empty());
 }
 
-/// A store that several threads work on, with the plugins of both.
+/// A store that several threads work on, each with all plugins in turn.
 struct Store<'n> {
     conf: Value,
-    both: [&'n Plugins<'n>; 2],
+    plugins: [&'n Plugins<'n>; 4],
     /// The addresses that containers have between the end of an ADD and the begin of their DEL.
     held: Mutex<BTreeSet<String>>,
 }
 
 impl Store<'_> {
-    /// As many ADDs as DELs, by one or the other, with some containers alive at any time.
+    /// As many ADDs as DELs, by one or another, with some containers alive at any time.
     fn work(&self, worker: usize, adds: usize) {
         const ALIVE: usize = 5;
         let mut alive = VecDeque::new();
         for round in 0..adds {
             let id = format!("container-{worker}-{round}");
-            let added = self.call((worker + round) % 2, "ADD", &id).result();
+            let added = self.call(worker + round, "ADD", &id).result();
             let addresses: Vec<String> = added["ips"]
                 .as_array()
                 .unwrap()
@@ -174,11 +141,11 @@ impl Store<'_> {
         for address in addresses {
             assert!(self.held.lock().unwrap().remove(&address));
         }
-        self.call(round / 2 % 2, "DEL", &id).silent();
+        self.call(round / 2, "DEL", &id).silent();
     }
 
-    fn call(&self, whose: usize, verb: &str, id: &str) -> Outcome {
-        let call = self.both[whose].call("host-local", verb);
+    fn call(&self, turn: usize, verb: &str, id: &str) -> Outcome {
+        let call = self.plugins[turn % 4].call("host-local", verb);
         let call = call.env("CNI_CONTAINERID", id).env("CNI_IFNAME", "eth0");
         call.env("CNI_NETNS", "/some/where").conf(&self.conf).run()
     }

@@ -204,7 +204,7 @@ fn layouts() -> impl Iterator<Item = &'static str> {
 }
 
 /// A node whose kernel filters VLANs.
-fn node() -> Option<Node> {
+pub(crate) fn node() -> Option<Node> {
     let node = Node::with(&["bridge", "host-local"])?;
     if node.tries(
         "ip",
