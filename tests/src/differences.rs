@@ -330,7 +330,8 @@ pub const DIFFERENCES: &[Difference] = &[
         explains: |it| {
             let refused = it.history.pods.contains(&Stage::Refused) || !it.history.attached;
             let forwards = it.line.starts_with("host sysctl ");
-            refused && (it.is_left_or_its_bridge() || forwards)
+            let asked = !it.ours && it.is_of_an_empty_store();
+            refused && (it.is_left_or_its_bridge() || forwards || asked)
         },
     },
     Difference {
@@ -338,13 +339,17 @@ pub const DIFFERENCES: &[Difference] = &[
         from: ALL,
         reason: "IPAM is asked before the kernel, so that its cursor moves on also where the cable cannot be plugged in",
         explains: |it| {
-            let path = it
-                .line
-                .strip_prefix("store networks/")
-                .and_then(|it| it.split(' ').next());
-            let path = path
-                .is_some_and(|it| ["", "net/", "net/lock", "net/last_reserved_ip.0"].contains(&it));
-            it.plugin == "bridge" && it.ours && !it.history.attached && path
+            let early = !it.history.attached && it.is_of_an_empty_store();
+            it.plugin == "bridge" && it.ours && early
+        },
+    },
+    Difference {
+        id: "STATUS",
+        from: NEWER,
+        reason: "STATUS proves that a lease could be written, and so makes the store as ADD does",
+        explains: |it| {
+            let early = !it.history.attached && it.is_of_an_empty_store();
+            it.plugin == "host-local" && it.ours && early
         },
     },
     Difference {
@@ -375,6 +380,15 @@ impl Deviation<'_> {
         let of_its_bridge = bridge.iter().any(|it| self.line.starts_with(it));
         let is_left = left.iter().any(|it| self.line.contains(it));
         (of_its_bridge && !is_left) || (is_left && !self.ours)
+    }
+
+    /// What a store has before the first lease, and after the last.
+    fn is_of_an_empty_store(&self) -> bool {
+        let path = self.line.strip_prefix("store networks/");
+        let path = path.and_then(|it| it.split(' ').next());
+        path.is_some_and(|it| {
+            ["", "net/", "net/lock"].contains(&it) || it.starts_with("net/last_reserved_ip.")
+        })
     }
 
     /// The other says the same but for this.

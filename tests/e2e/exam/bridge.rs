@@ -10,7 +10,7 @@ const V4: &str = "10.1.2.0/24";
 const V6: &str = "2001:db8:1::/64";
 
 /// A bridge that does not take the lowest MAC among its ports', which CHECK would then miss as pods come and go.
-const OF_ITS_OWN: &str = "ip link add br1 address 02:00:00:00:00:99 type bridge";
+pub(super) const OF_ITS_OWN: &str = "ip link add br1 address 02:00:00:00:00:99 type bridge";
 
 pub(super) fn cases() -> Vec<Case> {
     [
@@ -122,16 +122,10 @@ fn links() -> Vec<Case> {
         case("size and hairpin", &tuned),
         case("promiscuous", &promiscuous),
         Case::new("layer 2, size and promiscuous", "bridge", flat),
-        case("isolated ports", &with(&conf, "portIsolation", true.into())).newer(),
         case(
             "isolated ports, said not to be",
             &with(&tuned, "portIsolation", false.into()),
         ),
-        case(
-            "a disabled interface",
-            &with(&l2(), "disableContainerInterface", true.into()),
-        )
-        .newer(),
         case("a size that says nothing", &with(&conf, "mtu", (-1).into())),
         case("the default bridge", &with(&conf, "bridge", Value::Null)),
         case(
@@ -309,7 +303,7 @@ fn case(name: &str, conf: &Value) -> Case {
 }
 
 /// A set for each subnet, of version 1.0.0 if nothing else is said.
-fn l3(subnets: &[&str]) -> Value {
+pub(super) fn l3(subnets: &[&str]) -> Value {
     let ranges: Vec<Value> = subnets.iter().map(|it| json!([{ "subnet": it }])).collect();
     with(
         &l2(),
@@ -318,6 +312,6 @@ fn l3(subnets: &[&str]) -> Value {
     )
 }
 
-fn l2() -> Value {
+pub(super) fn l2() -> Value {
     json!({ "cniVersion": "1.0.0", "name": "net", "type": "bridge", "bridge": "br1" })
 }

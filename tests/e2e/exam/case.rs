@@ -18,6 +18,8 @@ pub(super) struct Case {
     pub(super) before: Vec<&'static str>,
     /// The pods wait for duplicate address detection, as they do on a real node.
     pub(super) patient: bool,
+    /// The kernel has to filter VLANs.
+    pub(super) vlans: bool,
     /// With which releases ours is compared.
     pub(super) releases: &'static [Release],
     pub(super) steps: &'static [Step],
@@ -36,6 +38,9 @@ pub(super) enum Step {
     DelWithoutNetns(Which),
     /// DEL after the namespace and all in it are gone.
     DelGone(Which),
+    /// What a runtime asks from 1.1.0 on, of no pod: STATUS, and GC that keeps both.
+    Status,
+    Gc,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,7 +49,7 @@ pub(super) enum Which {
     Two,
 }
 
-use Step::{Add, Check, Del, DelGone, DelWithoutNetns, Move};
+use Step::{Add, Check, Del, DelGone, DelWithoutNetns, Gc, Move, Status};
 use Which::{One, Two};
 
 /// The life of two pods, with all that a runtime repeats, forgets and does too late.
@@ -76,6 +81,20 @@ const MOVING: &[Step] = &[
     Del(Two),
 ];
 
+/// The same with the verbs that are about no pod.
+const MANAGED: &[Step] = &[
+    Status,
+    Gc,
+    Add(One),
+    Add(Two),
+    Status,
+    Gc,
+    Check(One),
+    Del(One),
+    Del(Two),
+    Gc,
+];
+
 /// No more than each verb once.
 const BRIEF: &[Step] = &[Add(One), Check(One), Del(One)];
 
@@ -84,6 +103,7 @@ impl Step {
         match self {
             Add(which) | Move(which) | Check(which) | Del(which) => which,
             DelWithoutNetns(which) | DelGone(which) => which,
+            Status | Gc => One,
         }
     }
 }
@@ -98,6 +118,7 @@ impl Case {
             env: Vec::new(),
             before: Vec::new(),
             patient: false,
+            vlans: false,
             releases: &Release::ALL,
             steps: LIFE,
         }
@@ -131,6 +152,12 @@ impl Case {
         self
     }
 
+    /// The same where the kernel filters VLANs.
+    pub(super) fn vlans(mut self) -> Case {
+        self.vlans = true;
+        self
+    }
+
     /// The same, but not for 1.1.1, which does not know what this is about.
     pub(super) fn newer(mut self) -> Case {
         self.releases = &[Release::V1_9_1];
@@ -143,6 +170,12 @@ impl Case {
         self
     }
 
+    /// The same with STATUS, and with GC of nothing.
+    pub(super) fn managed(mut self) -> Case {
+        self.steps = MANAGED;
+        self
+    }
+
     /// The same for one pod and each verb once: where nothing comes of it, or little depends on more.
     pub(super) fn brief(mut self) -> Case {
         self.steps = BRIEF;
@@ -150,10 +183,11 @@ impl Case {
     }
 }
 
-/// `conf` of a `version`; none for the empty one.
+/// `conf` of a `version`; of none, if that is empty.
 pub(super) fn of(version: &str, conf: &Value) -> Value {
+    let mut conf = with(conf, "cniVersion", version.into());
     if version.is_empty() {
-        return conf.clone();
+        conf.as_object_mut().unwrap().remove("cniVersion");
     }
-    with(conf, "cniVersion", version.into())
+    conf
 }

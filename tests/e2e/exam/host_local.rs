@@ -19,9 +19,14 @@ fn versions() -> Vec<Case> {
             { "dst": "::/0", "gw": "2001:db8:1:0::9" },
         ],
     });
-    let cases = VERSIONS.into_iter().chain([""]);
-    cases
-        .map(|it| case("two families and routes", &of(it, &conf(&ipam))))
+    let versions = VERSIONS.into_iter().chain([""]);
+    let conf = conf(&ipam);
+    let managed = case("verbs of lists", &of("1.1.0", &conf))
+        .managed()
+        .newer();
+    versions
+        .map(|it| case("two families and routes", &of(it, &conf)))
+        .chain([managed])
         .collect()
 }
 

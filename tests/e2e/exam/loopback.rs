@@ -22,6 +22,9 @@ pub(super) fn cases() -> Vec<Case> {
         .collect();
     cases.extend([
         case("a result before it", &chained),
+        case("verbs of lists", &of("1.1.0", &conf))
+            .managed()
+            .newer(),
         case("arguments", &of("0.4.0", &conf)).args("none"),
     ]);
     cases

@@ -271,6 +271,12 @@ fn meetings() -> Vec<Case> {
             &with(&both(), "backend", "iptables".into()),
         )
         .brief(),
+        case("verbs of lists", &conf("1.1.0", &[V4, V6]))
+            .managed()
+            .newer(),
+        case("verbs of lists", &nftables(&conf("1.1.0", &[V4, V6])))
+            .managed()
+            .newer(),
         case(
             "no link to the pod",
             &with(&conf("1.0.0", &["10.77.0.@/24"]), "masqAll", false.into()),

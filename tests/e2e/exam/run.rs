@@ -82,6 +82,8 @@ impl Step {
                 history.attached |= *pod != Stage::Refused;
             }
             Step::Check(_) => history.verb = "CHECK",
+            Step::Status => history.verb = "STATUS",
+            Step::Gc => history.verb = "GC",
             Step::Del(which) | Step::DelGone(which) => {
                 history.verb = "DEL";
                 history.pods[which as usize] = Stage::Away;
@@ -195,6 +197,14 @@ impl Candidate<'_> {
                 let result = self.results[which as usize].clone();
                 let conf = with(&self.conf(which), "prevResult", result);
                 self.call("CHECK", which, &conf, None)
+            }
+            Step::Status => self
+                .plugins()
+                .status(self.case.plugin, &self.conf(Which::One)),
+            Step::Gc => {
+                let valid = [&self.pods[0], &self.pods[1]];
+                let conf = self.conf(Which::One);
+                self.plugins().gc(self.case.plugin, &conf, &valid)
             }
             Step::Del(which) => self.call("DEL", which, &self.conf(which), None),
             Step::DelWithoutNetns(which) => self.call("DEL", which, &self.conf(which), Some("")),

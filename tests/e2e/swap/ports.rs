@@ -3,7 +3,7 @@
 use std::net::UdpSocket;
 
 use serde_json::{Value, json};
-use tests::cni::{Plugins, differs, with};
+use tests::cni::{Plugins, differs, is_slow, with};
 use tests::{Node, Pod, Release};
 
 use crate::portmap::{answer, ask, mapping, outside};
@@ -30,6 +30,9 @@ fn ports_of_either_are_checked_and_closed_by_the_other() {
         return;
     }
     for (release, backend, addresses) in MATCHES {
+        if is_slow() && addresses.len() < 2 {
+            continue; // both families in one
+        }
         for ours_first in [true, false] {
             let Some(node) = node() else { return };
             let Some(theirs) = node.reference(release) else {
