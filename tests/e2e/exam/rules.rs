@@ -23,14 +23,14 @@ fn masquerade() -> Vec<Case> {
     let by_iptables = "iptables -t nat -A POSTROUTING -s 10.0.0.0/8 -j MASQUERADE";
     let dual = masqueraded(&[V4, V6]);
     vec![
-        case("IPv4", &masqueraded(&[V4])),
-        case("IPv6", &masqueraded(&[V6])),
+        case("IPv4", &masqueraded(&[V4])).brief(),
+        case("IPv6", &masqueraded(&[V6])).brief(),
         case("dual stack", &dual),
         case("dual stack", &of("0.4.0", &dual)).brief(),
         case("dual stack", &of("0.2.0", &dual)).brief(),
         case("dual stack and verbs of lists", &of("1.1.0", &dual)).managed(),
         case("two sets of a family", &masqueraded(&[V4, "10.1.3.0/24"])),
-        case("rules of others", &dual).before(others),
+        case("rules of others", &dual).before(others).brief(),
         case("rules of others by iptables", &dual)
             .before(by_iptables)
             .brief(),

@@ -70,6 +70,9 @@ fn a_port_in_vlans_of_either_is_taken_away_by_the_other() {
             let Some(theirs) = node.reference(Release::V1_9_1) else {
                 return;
             };
+            // No address pins the MAC of a bridge with VLANs, and CHECK misses the one it had.
+            let own = "link add bridge0 address 02:00:00:00:00:99 type bridge";
+            node.run("ip", &own.split(' ').collect::<Vec<_>>());
             let ours = node.plugins();
             let both = if ours_first {
                 [&ours, &theirs]
