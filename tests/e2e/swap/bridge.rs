@@ -1,7 +1,10 @@
 //! Rules and VLANs of `bridge`: made by one, checked and removed by the other.
 
+use std::thread;
+use std::time::{Duration, Instant};
+
 use serde_json::{Value, json};
-use tests::cni::{Plugins, differs, with};
+use tests::cni::{Plugins, differs, here, with};
 use tests::{Node, Pod, Release};
 
 use crate::bridge::{l2, l3, node};
@@ -124,7 +127,17 @@ fn del(node: &Node, plugins: &Plugins, pod: Pod, conf: &Value, end: End) {
     if end == End::Stopped {
         return plugins.del("bridge", &pod, conf).silent();
     }
+    const PATIENCE: Duration = Duration::from_secs(10);
+    let (ports, start) = (node.links().len(), Instant::now());
     let pod = node.destroy(pod);
+    while node.links().len() == ports {
+        // The kernel takes a namespace down when it finds the time.
+        assert!(
+            start.elapsed() < here(PATIENCE),
+            "the namespace does not go"
+        );
+        thread::sleep(Duration::from_millis(5));
+    }
     let del = plugins.call("bridge", "DEL").pod(&pod).conf(conf);
     del.env("CNI_NETNS", node.gone()).run().silent();
 }
