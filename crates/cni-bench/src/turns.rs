@@ -65,14 +65,28 @@ fn take_turns(entries: &mut [Entry<'_>], case: &Case, arguments: &Arguments) {
         {
             return;
         }
-        // Each time another one starts, so that nobody always follows the same one.
-        for position in 0..count {
-            let entry = &mut entries[(position + round) % count];
+        for position in shuffled(count, round) {
+            let entry = &mut entries[position];
             if is_due(entry) {
                 entry.turn();
             }
         }
     }
+}
+
+/// The order of a round: each time another one, so that nobody always follows the same one, whose traces the kernel is
+/// still sweeping up. (A link that is taken apart waits for the next of the kernel's beats, whoever is in step with them.)
+fn shuffled(count: usize, round: usize) -> Vec<usize> {
+    let mut order: Vec<usize> = (0..count).collect();
+    let mut state = round as u64;
+    for last in (1..count).rev() {
+        // The steps of SplitMix64.
+        state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mixed = (state ^ (state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        order.swap(last, ((mixed ^ (mixed >> 31)) % (last as u64 + 1)) as usize);
+    }
+    order
 }
 
 /// Milliseconds, a figure a round.
@@ -353,4 +367,27 @@ fn parts(verb: Verb, confs: Vec<&Value>) -> impl Iterator<Item = (Part, &Value)>
         let is_last = position + 1 == count;
         (Part { verb, is_last }, conf)
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+
+    use super::*;
+
+    #[test]
+    fn everybody_follows_everybody_alike() {
+        let mut followers: HashMap<(usize, usize), usize> = HashMap::new();
+        for round in 0..1000 {
+            let order = shuffled(4, round);
+            let mut sorted = order.clone();
+            sorted.sort();
+            assert_eq!(sorted, [0, 1, 2, 3]);
+            for pair in order.windows(2) {
+                *followers.entry((pair[0], pair[1])).or_default() += 1;
+            }
+        }
+        assert_eq!(followers.len(), 12);
+        assert!(followers.values().all(|count| (200..300).contains(count)));
+    }
 }
