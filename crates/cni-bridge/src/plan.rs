@@ -69,6 +69,7 @@ pub(crate) fn attach(
         plan.push(Step::AwaitUp {
             link: names.host.clone(),
             bridge: config.bridge.clone(),
+            peer: Some(names.container.clone()),
         });
     }
     Ok(plan)

@@ -186,13 +186,22 @@ impl Net {
                     let steps = &plan[position..position + done];
                     let outcome = match at {
                         At::Host => Ok(set_parameters(steps)),
-                        At::Container => self.inside(|| Ok(set_parameters(steps))),
+                        At::Container => self.inside(|| {
+                            // What comes next needs the link's index, which costs least to ask for while we are there.
+                            let next = plan.get(position + done).filter(|it| it.at() == *at);
+                            if let Some(link) = next.and_then(Step::link) {
+                                self.note_index(At::Container, link);
+                            }
+                            Ok(set_parameters(steps))
+                        }),
                     };
                     outcome
                         .map_err(|error| failed(KernelError::from(error).into()))?
                         .map_err(|(at, error)| (position + at, error.into()))?;
                 }
-                Step::AwaitUp { link, bridge } => self.await_up(link, bridge).map_err(failed)?,
+                Step::AwaitUp { link, bridge, peer } => self
+                    .await_up(link, bridge, peer.as_deref())
+                    .map_err(failed)?,
                 Step::AwaitAddresses { link } => self.await_addresses(link).map_err(failed)?,
                 Step::AddBridge { .. } | Step::AddVeth(_) | Step::DelLink { .. } => {
                     let request = self.request(step).map_err(|error| failed(error.into()))?;
@@ -200,7 +209,7 @@ impl Net {
                     accept(step, answer).map_err(|error| failed(error.into()))?;
                     undo.extend(step.undo());
                     if let Step::DelLink { at, link } = step {
-                        self.links.borrow_mut().remove(&(*at, link.clone()));
+                        self.forget(*at, link);
                     }
                 }
                 Step::SetUp { .. }
@@ -263,10 +272,18 @@ impl Net {
         self.connection(at)?.ask(request).map(drop)
     }
 
-    fn await_up(&self, link: &str, bridge: &str) -> Result<(), Reason> {
+    fn await_up(&self, link: &str, bridge: &str, peer: Option<&str>) -> Result<(), Reason> {
         let mut last = OperState("not-present");
         let up = self.until(At::Host, Group::Links, UP_LIMIT, || {
             let [link, _] = self.links(At::Host, [link, bridge])?;
+            last = link.map_or(OperState("not-present"), |link| link.operstate);
+            Ok((last == OperState::UP).then_some(()))
+        })?;
+        up.ok_or(Reason::NotUp(last))?;
+        let Some(peer) = peer else { return Ok(()) };
+        // The kernel has them work one after the other, and drops what the other one sends until then.
+        let up = self.until(At::Container, Group::Links, UP_LIMIT, || {
+            let link = self.link(At::Container, peer)?;
             last = link.map_or(OperState("not-present"), |link| link.operstate);
             Ok((last == OperState::UP).then_some(()))
         })?;

@@ -119,6 +119,7 @@ mod tests {
             net.apply(&[Step::AwaitUp {
                 link: "v0".into(),
                 bridge: "none".into(),
+                peer: None,
             }])
             .unwrap()
             .keep();

@@ -25,7 +25,11 @@ use crate::step::{At, BridgePort, Step, Veth, WantedRoute};
 impl Net {
     /// The index of a link that a step names.
     pub(crate) fn index(&self, at: At, link: &str) -> Result<u32, KernelError> {
-        if let Some(link) = self.links.borrow().get(&(at, link.to_owned())) {
+        let key = (at, link.to_owned());
+        if let Some(index) = self.indexes.borrow().get(&key) {
+            return Ok(*index);
+        }
+        if let Some(link) = self.links.borrow().get(&key) {
             return Ok(link.index);
         }
         let found = self.link(at, link)?;

@@ -17,6 +17,7 @@ use netlink_packet_route::address::AddressMessage;
 use netlink_packet_route::link::{LinkAttribute, LinkExtentMask, LinkMessage};
 use netlink_packet_route::route::RouteMessage;
 use nix::errno::Errno;
+use nix::net::if_::if_nametoindex;
 
 use crate::KernelError;
 use crate::connection::{Answer, Connection, Events, Found, Group, Kind, Request};
@@ -30,6 +31,8 @@ pub struct Net {
     container: Option<Container>,
     /// The links met so far, as they were when last looked at.
     pub(crate) links: RefCell<HashMap<(At, String), Link>>,
+    /// The indexes of links that were not looked at otherwise.
+    pub(crate) indexes: RefCell<HashMap<(At, String), u32>>,
 }
 
 struct Container {
@@ -46,6 +49,7 @@ impl Net {
             host: Connection::open()?,
             container: None,
             links: RefCell::default(),
+            indexes: RefCell::default(),
         })
     }
 
@@ -104,6 +108,22 @@ impl Net {
     /// A link as it was when last looked at, if it was; its name, index and hardware address are still so.
     pub fn known(&self, at: At, name: &str) -> Option<Link> {
         self.links.borrow().get(&(at, name.to_owned())).cloned()
+    }
+
+    /// Notes the index of a link of the namespace that the calling thread is in; `at` says which it is.
+    pub(crate) fn note_index(&self, at: At, link: &str) {
+        if let Ok(index) = if_nametoindex(link) {
+            self.indexes
+                .borrow_mut()
+                .insert((at, link.to_owned()), index);
+        }
+    }
+
+    /// A link is gone, and what was known of it.
+    pub(crate) fn forget(&self, at: At, link: &str) {
+        let key = (at, link.to_owned());
+        self.links.borrow_mut().remove(&key);
+        self.indexes.borrow_mut().remove(&key);
     }
 
     /// A link by its index; `None` if there is none.

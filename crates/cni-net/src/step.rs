@@ -183,13 +183,15 @@ pub enum Step {
         /// Its name.
         link: String,
     },
-    /// Waits until a port of a bridge works, at most 2.55 seconds, and looks at both: a bridge without a hardware address
-    /// of its own has got one of its ports' then.
+    /// Waits until a port of a bridge and its other end work, at most 2.55 seconds each, and looks at all: a bridge
+    /// without a hardware address of its own has got one of its ports' then.
     AwaitUp {
         /// The port's name, on the node.
         link: String,
         /// The bridge's.
         bridge: String,
+        /// That of the other end, in the container, if it is there and up.
+        peer: Option<String>,
     },
     /// Waits until duplicate address detection is over on a link of the container, at most 5 seconds.
     AwaitAddresses {
@@ -223,6 +225,29 @@ impl Step {
             | Step::DelLink { .. }
             | Step::AwaitUp { .. }
             | Step::AwaitAddresses { .. } => None,
+        }
+    }
+
+    /// The link that the step is about; `None` for parameters.
+    pub(crate) fn link(&self) -> Option<&str> {
+        match self {
+            Step::AddBridge { name, .. } => Some(name),
+            Step::AddVeth(veth) => Some(&veth.host),
+            Step::SetUp { link, .. }
+            | Step::SetDown { link, .. }
+            | Step::SetPromiscuous { link }
+            | Step::SetMac { link, .. }
+            | Step::SetBridgePort { link, .. }
+            | Step::AddVlan { link, .. }
+            | Step::DelVlan { link, .. }
+            | Step::AddAddress { link, .. }
+            | Step::DelAddress { link, .. }
+            | Step::AddRoute { link, .. }
+            | Step::SetArpNotify { link }
+            | Step::DelLink { link, .. }
+            | Step::AwaitUp { link, .. }
+            | Step::AwaitAddresses { link } => Some(link),
+            Step::Sysctl { .. } => None,
         }
     }
 

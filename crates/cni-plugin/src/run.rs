@@ -1,8 +1,10 @@
 //! The process itself: its environment, its streams, its exit status. Nothing else here touches them.
 
 use std::env;
+use std::fs::File;
 use std::io::{self, Write};
 use std::mem::ManuallyDrop;
+use std::os::fd::AsFd;
 use std::panic;
 use std::path::Path;
 use std::process::ExitCode;
@@ -38,6 +40,14 @@ pub fn run_by_name(registry: &'static Registry) -> ExitCode {
     }
 }
 
+/// With one call, and so one awakening of who reads it: standard output's own buffer writes line by line.
+fn write_stdout(text: &[u8]) -> io::Result<()> {
+    if text.is_empty() {
+        return Ok(());
+    }
+    File::from(io::stdout().as_fd().try_clone_to_owned()?).write_all(text)
+}
+
 fn run_one(plugin: &dyn Plugin, registry: &'static Registry) -> ExitCode {
     // A panic becomes an error object; where it happened is for whoever reports the bug.
     panic::set_hook(Box::new(|info| {
@@ -47,11 +57,7 @@ fn run_one(plugin: &dyn Plugin, registry: &'static Registry) -> ExitCode {
     let environment = ManuallyDrop::new(env::vars_os().collect::<Environment>());
     let outcome = dispatch(plugin, registry, &environment, &mut io::stdin().lock());
     let _ = io::stderr().write_all(&outcome.stderr);
-    let mut stdout = io::stdout().lock();
-    match stdout
-        .write_all(&outcome.stdout)
-        .and_then(|()| stdout.flush())
-    {
+    match write_stdout(&outcome.stdout) {
         Ok(()) if outcome.failed => ExitCode::FAILURE,
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

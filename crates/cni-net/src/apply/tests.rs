@@ -144,6 +144,7 @@ fn l05_the_ends_of_a_pair_are_where_they_belong() {
                 vec![Step::AwaitUp {
                     link: "veth0".into(),
                     bridge: "br0".into(),
+                    peer: None,
                 }],
             ]
             .concat(),
@@ -389,6 +390,7 @@ fn a_port_without_peer_does_not_come_up() {
             Step::AwaitUp {
                 link: "veth0".into(),
                 bridge: "br0".into(),
+                peer: None,
             },
         ];
         let error = net.apply(&plan).map(drop).unwrap_err();
