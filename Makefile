@@ -28,7 +28,7 @@ export CARGO_TARGET_DIR := $(CURDIR)/target
 export PATH := $(PATH):$(HOME)/.cargo/bin:/usr/local/go/bin:/usr/sbin:/sbin
 unexport CNI_PATH NETCONFPATH CNITOOL # what is shown and tested here is what was built here
 
-.PHONY: help build build-separate demo test test-vlan test-containerd test-podman test-dist check bench dist install uninstall clean rust
+.PHONY: help build build-separate demo test test-here test-vlan test-containerd test-podman test-dist check bench dist install uninstall clean rust
 
 help:
 	@sed -n 's/^\([a-z-]*\):.* ## /  make \1\t/p' Makefile | expand -t 24
@@ -54,8 +54,10 @@ demo: ## show two flannel nodes at work, in namespaces of their own (installs wh
 	@$(MAKE) --no-print-directory build target/tools/cnitool
 	$(AS_ROOT) tests/demo/demo
 
+test: test-here test-vlan ## run all tests on two kernels, in namespaces of their own (installs what they lack)
+
 # VLANs need a kernel that filters them, which not every one does: `make test-vlan` has one.
-test: ## run all tests, in namespaces of their own (installs what they lack)
+test-here: ## run the unit tests, and the suite both ways, on this machine's kernel only
 	@tests/setup/packages $(TEST_NEEDS)
 	@$(MAKE) --no-print-directory build $(if $(MULTI_CALL),build-separate) target/tools/cnitool target/tools/reference
 	cargo test --no-fail-fast $(RUNNER) --workspace --exclude tests
@@ -64,8 +66,8 @@ ifdef MULTI_CALL
 	E2E_ELSEWHERE=vlan CNI_PATH=$(CURDIR)/target/cni-separate cargo test --no-fail-fast $(RUNNER) -p tests
 endif
 
-# An older kernel than most, and one that filters VLANs. TESTS=vlan:: runs only those.
-test-vlan: ## run the tests of `tests` under Debian's stock kernel, in an emulated machine
+# An older kernel than most, and one that filters VLANs; emulated, so it takes its time. TESTS=vlan:: runs only those.
+test-vlan: ## run the suite under Debian's stock kernel, in an emulated machine
 	@tests/setup/packages $(VM_NEEDS)
 	@$(MAKE) --no-print-directory build target/tools/cnitool target/tools/reference
 	binary=$$(cargo test --no-run -p tests --test e2e --message-format=json-render-diagnostics | \

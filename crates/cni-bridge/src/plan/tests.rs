@@ -69,6 +69,7 @@ fn check(keys: Value, seen: &Seen, ipam: Option<Value>, expected: Expect) {
     expected.assert_eq(&attach_text(keys, seen, ipam));
 }
 
+// K28
 #[test]
 fn the_first_container_of_a_flannel_node() {
     check(

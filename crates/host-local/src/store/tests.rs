@@ -464,6 +464,7 @@ fn the_search_goes_on_behind_the_first_thousand() {
     assert_eq!(addresses(&machine.add("three", &conf)), ["10.1.8.8/16"]);
 }
 
+// K02
 #[test]
 fn a_restart_frees_leases_only_when_nothing_else_is_left() {
     let machine = Machine::new();
@@ -527,6 +528,7 @@ fn a_lease_that_was_made_again_is_of_this_boot() {
     assert!(machine.add("four", &conf).failed);
 }
 
+// K03
 #[test]
 fn after_a_restart_an_owner_gets_its_addresses_back() {
     let machine = Machine::new();

@@ -9,6 +9,7 @@ use serde_json::Value;
 
 use super::machine::*;
 
+// K12, K13, K14
 #[test]
 fn del_needs_neither_mappings_nor_backend_nor_the_networks_name_of_before() {
     with_each_kind(|machine| {
