@@ -26,6 +26,37 @@ fn p09_a_name_too_long_for_a_folder_is_an_error_like_any_other() {
     }
 }
 
+/// More than fit into a socket's buffers at once, be it as requests or as refusals.
+#[test]
+fn routes_may_be_thousands() {
+    const MANY: usize = 5000;
+    let Some(node) = Node::with(&["bridge", "host-local"]) else {
+        return;
+    };
+    let pod = node.pod();
+    let conf = |gateway: &str| {
+        let route = |at: usize| {
+            let (high, low) = (at / 250, at % 250);
+            json!({ "dst": format!("10.{}.{low}.0/24", 100 + high), "gw": gateway })
+        };
+        let routes: Vec<_> = (0..MANY).map(route).collect();
+        let ranges = json!([[{ "subnet": "10.1.2.0/24" }]]);
+        let ipam = json!({ "type": "host-local", "dataDir": node.dir(), "ranges": ranges, "routes": routes });
+        json!({ "cniVersion": "1.0.0", "name": "net", "type": "bridge", "bridge": "br1", "isGateway": true, "ipam": ipam })
+    };
+    if !cni::examines_reference() {
+        let failure = node.add("bridge", &pod, &conf("172.16.0.1")).failure();
+        let refused = "failed to add route '{10.100.0.0 ffffff00} via 172.16.0.1 dev eth0";
+        assert!(failure.msg.starts_with(refused), "{failure:?}");
+        assert_eq!(node.links(), ["br1"], "nothing else is left");
+        assert!(pod.links().is_empty());
+    }
+    node.add("bridge", &pod, &conf("10.1.2.1")).result();
+    let routes = pod.run("ip", &["-4", "route", "show", "table", "main"]);
+    assert_eq!(routes.lines().count(), MANY + 1);
+    node.del("bridge", &pod, &conf("10.1.2.1")).silent();
+}
+
 #[test]
 fn hostile_configurations_are_refused_in_a_moment() {
     let Some(node) = Node::with(&["bridge"]) else {

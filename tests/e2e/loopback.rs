@@ -52,6 +52,32 @@ fn o01_add_brings_lo_up_and_prints_what_is_on_it() {
     }
 }
 
+/// As for a container of somebody who is not root, with the node's network beside it: there is no way back to that.
+#[test]
+fn o01_add_works_in_a_namespace_that_one_cannot_return_from() {
+    let Some(node) = node() else { return };
+    let script = format!(
+        r#"
+        unshare --net sleep 60 &
+        pod=/proc/$!/ns/net
+        while [ "$(readlink $pod)" = "$(readlink /proc/self/ns/net)" ]; do :; done
+        export CNI_CONTAINERID=one CNI_NETNS=$pod CNI_IFNAME=lo CNI_PATH={path}
+        conf='{{ "cniVersion": "1.0.0", "name": "net", "type": "loopback" }}'
+        echo "$conf" | CNI_COMMAND=ADD {path}/loopback
+        nsenter --net=$pod ip -br link show lo >&2
+        echo "$conf" | CNI_COMMAND=DEL {path}/loopback
+        kill $!
+        "#,
+        path = cni::path().display()
+    );
+    let told = node.run(
+        "unshare",
+        &["--user", "--map-root-user", "sh", "-ec", &script],
+    );
+    let result: Value = serde_json::from_str(&told).unwrap();
+    assert_eq!(result["ips"][0]["address"], "127.0.0.1/8");
+}
+
 #[test]
 fn o02_del_takes_lo_down_and_says_nothing() {
     for version in cni::versions() {

@@ -40,6 +40,15 @@ fn b15_a_trunk_carries_its_vlans_and_the_default_one() {
 }
 
 #[test]
+fn b15_a_trunk_may_carry_all_vlans() {
+    let Some(node) = node() else { return };
+    let trunk = json!([{ "minID": 1, "maxID": 4094 }]);
+    let conf = with(&l2("1.0.0"), "vlanTrunk", trunk);
+    let (port, _) = port_of(&node, &conf);
+    assert!(ids(&node, &port).into_iter().eq(1..=4094));
+}
+
+#[test]
 fn b16_a_trunk_may_have_a_native_vlan_of_its_own() {
     for version in layouts() {
         let Some(node) = node() else { return };

@@ -8,13 +8,16 @@ use std::time::{Duration, Instant};
 
 use netlink_packet_route::AddressFamily;
 use nix::errno::Errno;
+use nix::net::if_::if_nametoindex;
 
-use crate::connection::{Group, Request};
+use crate::connection::{AT_ONCE, Group, Request};
 use crate::link::OperState;
 use crate::net::Net;
 use crate::step::{At, Step};
 use crate::{KernelError, sysctl};
 
+/// A plan that failed is shown so far beyond the failed step: a trunk or a list of routes may have thousands.
+const AFTER_FAILURE: usize = 20;
 /// How long a link may take to work.
 const UP_LIMIT: Duration = Duration::from_millis(2550);
 /// How long duplicate address detection may take.
@@ -105,6 +108,10 @@ impl Applied<'_> {
                         std::cmp::Ordering::Greater if position < sent => "sent    ",
                         std::cmp::Ordering::Greater => "not done",
                     };
+                    if position > at + AFTER_FAILURE {
+                        let _ = writeln!(trace, "and {} more", plan.len() - position);
+                        break;
+                    }
                     let _ = write!(trace, "{mark} {step}");
                     if position == at {
                         let _ = write!(trace, ": {reason}");
@@ -185,19 +192,22 @@ impl Net {
                     done = plan[position..].iter().take_while(is_alike).count();
                     let steps = &plan[position..position + done];
                     let outcome = match at {
-                        At::Host => Ok(set_parameters(steps)),
-                        At::Container => self.inside(|| {
+                        At::Host => set_parameters(steps),
+                        At::Container => {
                             // What comes next needs the link's index, which costs least to ask for while we are there.
                             let next = plan.get(position + done).filter(|it| it.at() == *at);
-                            if let Some(link) = next.and_then(Step::link) {
-                                self.note_index(At::Container, link);
+                            let next = next.and_then(Step::link);
+                            let visit = || Ok((set_parameters(steps), next.map(if_nametoindex)));
+                            let (outcome, index) = self
+                                .inside(visit)
+                                .map_err(|error| failed(KernelError::from(error).into()))?;
+                            if let (Some(link), Some(Ok(index))) = (next, index) {
+                                self.note_index(*at, link, index);
                             }
-                            Ok(set_parameters(steps))
-                        }),
+                            outcome
+                        }
                     };
-                    outcome
-                        .map_err(|error| failed(KernelError::from(error).into()))?
-                        .map_err(|(at, error)| (position + at, error.into()))?;
+                    outcome.map_err(|(at, error)| (position + at, error.into()))?;
                 }
                 Step::AwaitUp { link, bridge, peer } => self
                     .await_up(link, bridge, peer.as_deref())
@@ -224,8 +234,10 @@ impl Net {
                 | Step::AddRoute { .. }
                 | Step::SetArpNotify { .. } => match self.request(step) {
                     Ok(request) => {
-                        batch.at = Some(step.at());
-                        batch.requests.push((position, request));
+                        if batch.at.is_none() {
+                            (batch.at, batch.first) = (Some(step.at()), position);
+                        }
+                        batch.requests.push(request);
                         position += 1;
                         continue;
                     }
@@ -241,7 +253,8 @@ impl Net {
         self.send(plan, batch, trace)
     }
 
-    /// Sends the requests that were put off. An error is that of the first that was refused.
+    /// Sends the requests that were put off, some at once. An error is that of the first that was refused; what comes
+    /// behind those that were sent with it is not sent any more.
     fn send(
         &self,
         plan: &[Step],
@@ -249,21 +262,20 @@ impl Net {
         trace: &mut Vec<(String, Duration)>,
     ) -> Result<(), (usize, Reason)> {
         let Some(at) = batch.at else { return Ok(()) };
-        let start = Instant::now();
-        let (positions, requests): (Vec<usize>, Vec<Request>) = batch.requests.into_iter().unzip();
-        let first = positions.first().copied().unwrap_or_default();
-        let answers = self
-            .connection(at)
-            .map_err(KernelError::from)
-            .and_then(|connection| connection.exchange(&requests))
-            .map_err(|error| (first, error.into()))?;
-        note(
-            trace,
-            &plan[first..first + positions.len()],
-            start.elapsed(),
-        );
-        for (position, answer) in positions.into_iter().zip(answers) {
-            accept(&plan[position], answer.map(drop)).map_err(|error| (position, error.into()))?;
+        let mut first = batch.first;
+        for requests in batch.requests.chunks(AT_ONCE) {
+            let start = Instant::now();
+            let steps = &plan[first..first + requests.len()];
+            let answers = self
+                .connection(at)
+                .map_err(KernelError::from)
+                .and_then(|connection| connection.exchange(requests));
+            note(trace, steps, start.elapsed());
+            let answers = answers.map_err(|error| (first, error.into()))?;
+            for (at, (step, answer)) in steps.iter().zip(answers).enumerate() {
+                accept(step, answer.map(drop)).map_err(|error| (first + at, error.into()))?;
+            }
+            first += requests.len();
         }
         Ok(())
     }
@@ -317,12 +329,13 @@ impl Net {
     }
 }
 
-/// Requests that are put off to be sent together: of one namespace, with the positions of their steps, which follow one
-/// another.
+/// Requests that are put off to be sent together: of one namespace, and of steps that follow one another.
 #[derive(Default)]
 struct Batch {
     at: Option<At>,
-    requests: Vec<(usize, Request)>,
+    /// The position of the first step.
+    first: usize,
+    requests: Vec<Request>,
 }
 
 /// Is the step no request, or does what follows depend on its outcome?

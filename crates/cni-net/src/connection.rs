@@ -1,7 +1,7 @@
 //! A connection to the kernel's routing subsystem, rtnetlink(7): requests out, answers back.
 //!
 //! The kernel has done a request when the call that sends it returns, and does those of one call in their order. So
-//! many requests are sent at once, and nothing waits but for an answer that is there already.
+//! several requests are sent at once, and nothing ever waits: an answer is there, or it was lost.
 
 use std::cell::{Cell, RefCell};
 use std::io::{self, ErrorKind};
@@ -23,6 +23,10 @@ use crate::link::Link;
 /// Large enough for any answer (net/netlink/af_netlink.c: at most 32 KiB a piece of a dump). Of this only so much is
 /// touched as is received.
 const BUFFER: usize = 32 * 1024;
+
+/// So many requests go out at once: few enough for the socket's buffers, which hold some 200 KiB, were all of them long
+/// and all of them refused with a sentence.
+pub(crate) const AT_ONCE: usize = 64;
 
 /// What others change while it is read is read so many times; then it is taken as it is, as the reference does.
 const DUMPS: usize = 5;
@@ -77,6 +81,7 @@ impl Request {
 }
 
 /// Something that was asked for.
+#[derive(Debug)]
 pub(crate) enum Found {
     /// A link, read without the many attributes that nobody here wants.
     Link(Link),
@@ -114,9 +119,10 @@ impl Connection {
     }
 
     /// Has all of this done or answered, in order; an answer for each. One that is refused does not keep the others.
+    /// There should be no more than [`AT_ONCE`].
     ///
     /// # Errors
-    /// If the kernel cannot be talked to; what was done is not known then.
+    /// If the kernel cannot be talked to, or an answer was lost; what was done is not known then.
     pub(crate) fn exchange(&self, requests: &[Request]) -> Result<Vec<Answer>, KernelError> {
         let mut answers: Vec<Answer> = requests.iter().map(|_| Ok(Vec::new())).collect();
         let count = requests.len();
@@ -210,8 +216,7 @@ impl Connection {
         mut found: impl FnMut(Received<'_>) -> Result<(), KernelError>,
     ) -> Result<(), KernelError> {
         let mut buffer = self.buffer.borrow_mut();
-        buffer.clear();
-        receive(&self.socket, &mut buffer, MsgFlags::empty())?;
+        receive(&self.socket, &mut buffer).map_err(|error| self.lost(&mut buffer, error))?;
         let mut rest = &buffer[..];
         while !rest.is_empty() {
             let message = Received::first_of(rest).ok_or_else(malformed)?;
@@ -220,6 +225,17 @@ impl Connection {
             found(message)?;
         }
         Ok(())
+    }
+
+    /// Why there is no answer. The kernel loses answers until all that it has is taken, so nothing is left for the next
+    /// request to trip over.
+    fn lost(&self, buffer: &mut Vec<u8>, error: io::Error) -> io::Error {
+        let is_full = |error: &io::Error| error.raw_os_error() == Some(Errno::ENOBUFS as i32);
+        if !is_full(&error) && error.kind() != ErrorKind::WouldBlock {
+            return error;
+        }
+        while receive(&self.socket, buffer).map_or_else(|error| is_full(&error), |()| true) {}
+        Errno::ENOBUFS.into()
     }
 }
 
@@ -253,7 +269,11 @@ impl<'a> Received<'a> {
             NLMSG_ERROR | NLMSG_DONE => match self.body {
                 [a, b, c, d, rest @ ..] => match i32::from_ne_bytes([*a, *b, *c, *d]) {
                     0 => Ok(None),
-                    errno => Err(KernelError::from_message(errno, rest)),
+                    errno => {
+                        // The header of the request that was refused comes first; acknowledgements are capped behind it.
+                        let request = if self.kind == NLMSG_ERROR { HEADER } else { 0 };
+                        Err(KernelError::refused(errno, rest.get(request..)))
+                    }
                 },
                 _ => Ok(None),
             },
@@ -316,8 +336,7 @@ impl Events {
         }
         let mut buffer = Vec::with_capacity(BUFFER);
         loop {
-            buffer.clear();
-            match receive(&self.0, &mut buffer, MsgFlags::MSG_DONTWAIT) {
+            match receive(&self.0, &mut buffer) {
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(true),
                 // More than the socket holds: that there are news is all we want to know.
                 Err(error) if error.raw_os_error() == Some(Errno::ENOBUFS as i32) => {}
@@ -327,10 +346,14 @@ impl Events {
     }
 }
 
-/// One datagram, as much of it as the buffer has room for.
-fn receive(socket: &Socket, buffer: &mut Vec<u8>, flags: MsgFlags) -> io::Result<()> {
+/// One datagram into the buffer, as much of it as there is room for.
+///
+/// # Errors
+/// `WouldBlock` if there is none.
+fn receive(socket: &Socket, buffer: &mut Vec<u8>) -> io::Result<()> {
+    buffer.clear();
     loop {
-        match socket.recv(buffer, flags.bits()) {
+        match socket.recv(buffer, MsgFlags::MSG_DONTWAIT.bits()) {
             Err(error) if error.kind() == ErrorKind::Interrupted => {}
             outcome => return outcome.map(drop),
         }
@@ -432,6 +455,21 @@ mod tests {
             // Nothing is left over that the next one could take for its own.
             assert!(connection.ask(get("lo")).is_ok());
             assert!(connection.exchange(&[]).unwrap().is_empty());
+        });
+    }
+
+    #[test]
+    fn answers_that_were_lost_are_an_error_and_nothing_waits_for_them() {
+        in_namespace(|connection| {
+            let many: Vec<Request> = (0..2000).map(|_| set_up("none")).collect();
+            let error = connection.exchange(&many).unwrap_err();
+            assert!(error.is(Errno::ENOBUFS), "{error}");
+            // The next one's answer is not lost too.
+            connection.ask(set_up("lo")).unwrap();
+            let refused = connection.ask(set_up("none")).map(|_| ()).unwrap_err();
+            assert!(refused.is(Errno::ENODEV), "{refused}");
+            let answers = connection.exchange(&many[..AT_ONCE]).unwrap();
+            assert!(answers.iter().all(Result::is_err));
         });
     }
 

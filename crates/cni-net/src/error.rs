@@ -25,13 +25,11 @@ impl KernelError {
         }
     }
 
-    /// From what follows netlink's header in an error message: the number, negative; the header of the request; and,
-    /// since acknowledgements are capped, the attributes.
-    pub(crate) fn from_message(errno: i32, rest: &[u8]) -> KernelError {
-        const HEADER: usize = 16;
+    /// From netlink's error number, which is negative, and the attributes that come with it.
+    pub(crate) fn refused(errno: i32, attributes: Option<&[u8]>) -> KernelError {
         KernelError {
             errno: io::Error::from_raw_os_error(errno.saturating_abs()),
-            explanation: rest.get(HEADER..).and_then(explanation),
+            explanation: attributes.and_then(explanation),
         }
     }
 

@@ -7,7 +7,6 @@
 
 use std::cell::RefCell;
 use std::collections::HashMap;
-use std::fs::File;
 use std::io;
 use std::time::{Duration, Instant};
 
@@ -17,12 +16,11 @@ use netlink_packet_route::address::AddressMessage;
 use netlink_packet_route::link::{LinkAttribute, LinkExtentMask, LinkMessage};
 use netlink_packet_route::route::RouteMessage;
 use nix::errno::Errno;
-use nix::net::if_::if_nametoindex;
 
 use crate::KernelError;
 use crate::connection::{Answer, Connection, Events, Found, Group, Kind, Request};
 use crate::link::{Address, InstalledRoute, Link};
-use crate::netns::{self, Netns};
+use crate::netns::{Home, Netns};
 use crate::step::At;
 
 /// The node's network and, where there is one, a container's.
@@ -37,8 +35,7 @@ pub struct Net {
 
 struct Container {
     netns: Netns,
-    /// The namespace that the calling thread comes from, and goes back to.
-    home: File,
+    home: Home,
     connection: Connection,
 }
 
@@ -55,7 +52,7 @@ impl Net {
 
     /// The same, and the network of a container.
     pub fn open_with(netns: Netns) -> io::Result<Net> {
-        let home = netns::own()?;
+        let home = Home::here()?;
         let connection = netns.run_from(&home, Connection::open)?;
         Ok(Net {
             container: Some(Container {
@@ -73,7 +70,10 @@ impl Net {
     }
 
     /// Runs `f` in the container's namespace.
-    pub(crate) fn inside<T>(&self, f: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
+    pub(crate) fn inside<T: Send>(
+        &self,
+        f: impl FnOnce() -> io::Result<T> + Send,
+    ) -> io::Result<T> {
         let Container { netns, home, .. } = self.container()?;
         netns.run_from(home, f)
     }
@@ -110,13 +110,11 @@ impl Net {
         self.links.borrow().get(&(at, name.to_owned())).cloned()
     }
 
-    /// Notes the index of a link of the namespace that the calling thread is in; `at` says which it is.
-    pub(crate) fn note_index(&self, at: At, link: &str) {
-        if let Ok(index) = if_nametoindex(link) {
-            self.indexes
-                .borrow_mut()
-                .insert((at, link.to_owned()), index);
-        }
+    /// Notes a link's index for steps to come.
+    pub(crate) fn note_index(&self, at: At, link: &str, index: u32) {
+        self.indexes
+            .borrow_mut()
+            .insert((at, link.to_owned()), index);
     }
 
     /// A link is gone, and what was known of it.
@@ -253,7 +251,7 @@ impl Net {
             if let Some(value) = probe()? {
                 return Ok(Some(value));
             }
-            if !events.wait(end)? {
+            if !events.wait(end)? || Instant::now() >= end {
                 return probe();
             }
         }

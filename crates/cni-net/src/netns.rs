@@ -3,7 +3,9 @@
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsRawFd, RawFd};
+use std::panic::resume_unwind;
 use std::path::{Path, PathBuf};
+use std::thread;
 
 use cni_spec::error::os_text;
 use cni_spec::quote;
@@ -91,24 +93,33 @@ impl Netns {
         })
     }
 
-    /// Runs `f` in this namespace, and brings the calling thread back to where it is now.
+    /// Runs `f` in this namespace; the calling thread is where it was afterwards, also if `f` fails or panics.
     ///
     /// # Errors
     /// Those of setns(2), and those of `f`.
-    pub fn run<T>(&self, f: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
-        self.run_from(&own()?, f)
+    pub fn run<T: Send>(&self, f: impl FnOnce() -> io::Result<T> + Send) -> io::Result<T> {
+        self.run_from(&Home::here()?, f)
     }
 
-    /// The same for a thread that is in the namespace `home`.
-    ///
-    /// To go there and back costs a tenth of a thread that lives for this only. Whoever may enter another namespace may
-    /// go back to its own, be it on an error or a panic.
-    pub(crate) fn run_from<T>(
+    /// The same for a thread whose home is known already.
+    pub(crate) fn run_from<T: Send>(
         &self,
-        home: &File,
-        f: impl FnOnce() -> io::Result<T>,
+        home: &Home,
+        f: impl FnOnce() -> io::Result<T> + Send,
     ) -> io::Result<T> {
-        setns(&self.file, CloneFlags::CLONE_NEWNET)?;
+        let enter = || setns(&self.file, CloneFlags::CLONE_NEWNET);
+        if !home.takes_back {
+            // A thread that lives for this only has nowhere to go back to.
+            let visit = || {
+                enter()?;
+                f()
+            };
+            return thread::scope(|scope| {
+                let visitor = scope.spawn(visit);
+                visitor.join().unwrap_or_else(|panic| resume_unwind(panic))
+            });
+        }
+        enter()?;
         let away = Away(home);
         let outcome = f();
         away.back()?;
@@ -116,31 +127,44 @@ impl Netns {
     }
 }
 
-/// The namespace of the calling thread.
-pub(crate) fn own() -> io::Result<File> {
-    // The first thread's is the process's, whose folder is known to the kernel's cache of names.
-    let is_first = gettid() == Pid::this();
-    File::open(match is_first {
-        true => "/proc/self/ns/net",
-        false => "/proc/thread-self/ns/net",
-    })
+/// The namespace that a thread comes from.
+pub(crate) struct Home {
+    file: File,
+    /// May the thread come back? Not if it is in a user namespace that this one does not belong to. Where it may, a visit
+    /// costs a tenth of what a thread does.
+    takes_back: bool,
+}
+
+impl Home {
+    /// That of the calling thread.
+    pub(crate) fn here() -> io::Result<Home> {
+        // The first thread's is the process's, whose folder is known to the kernel's cache of names.
+        let is_first = gettid() == Pid::this();
+        let file = File::open(match is_first {
+            true => "/proc/self/ns/net",
+            false => "/proc/thread-self/ns/net",
+        })?;
+        // To enter where one is changes nothing, and takes the same permission as to come back.
+        let takes_back = setns(&file, CloneFlags::CLONE_NEWNET).is_ok();
+        Ok(Home { file, takes_back })
+    }
 }
 
 /// The calling thread is in a namespace that is not its own, until this is dropped.
-struct Away<'a>(&'a File);
+struct Away<'a>(&'a Home);
 
 impl Away<'_> {
     fn back(self) -> io::Result<()> {
         let Away(home) = self;
         std::mem::forget(self);
-        Ok(setns(home, CloneFlags::CLONE_NEWNET)?)
+        Ok(setns(&home.file, CloneFlags::CLONE_NEWNET)?)
     }
 }
 
 impl Drop for Away<'_> {
     fn drop(&mut self) {
         // A panic is on its way; it undoes what was begun, and that belongs to where it was begun.
-        let _ = setns(self.0, CloneFlags::CLONE_NEWNET);
+        let _ = setns(&self.0.file, CloneFlags::CLONE_NEWNET);
     }
 }
 

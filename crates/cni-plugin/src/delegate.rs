@@ -40,7 +40,8 @@ impl Call<'_> {
         let outcome = match self.in_this_process(plugin, &found) {
             Some(delegate) => {
                 let mut environment = self.environment.with_command(command);
-                environment.netns_is_foreign = true; // or we would not have come to this
+                // Whoever looks has looked before: ADD would have been refused, and DEL goes on without a namespace.
+                environment.netns_is_foreign = true;
                 Finished::of(dispatch(
                     delegate,
                     self.registry,

@@ -1,8 +1,8 @@
 //! Adding rules of the newer `iptables` by a message to the kernel, which takes a hundredth of the time that the tool does.
 //!
-//! The tool translates a rule into expressions of nf_tables, and back when it lists or compares rules. What it makes of a
-//! source or destination, a comment, and the targets that are needed here has been the same since its first release, so
-//! a rule that was added so is a rule like any other to it. All else is left to the tool.
+//! The tool translates a rule into expressions of nf_tables, and back when it lists or compares rules. All its releases
+//! read what is made here of a source or destination, a comment, and the targets that are needed back as the rule that
+//! it is, though some write a shorter form themselves. All else is left to the tool.
 //!
 //! Source: include/uapi/linux/netfilter/nf_tables.h, nf_tables_compat.h, x_tables.h, xt_comment.h, nf_nat.h.
 
@@ -22,8 +22,8 @@ use super::tool::Tools;
 use super::usable::{self, Kind};
 use crate::attributes::{NLA_F_NESTED, push_attribute};
 
-/// Makes all changes, in order, as one. Whether it did: if not, nothing was changed, and the tool is to do it, or to say
-/// why it cannot be done.
+/// Makes all changes, in order, as one. Did the kernel say that it has? If not, the tool is to do it, or to say why it
+/// cannot be done.
 pub fn make(tools: &Tools, family: Family, changes: &[Change]) -> bool {
     let Some(messages) = messages(family, changes) else {
         return false;
