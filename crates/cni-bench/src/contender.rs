@@ -67,8 +67,8 @@ pub(crate) fn target_folder() -> Result<PathBuf, Failure> {
 impl Contender {
     /// All that are there, installed below `target/bench/`; ours and the floor must be there.
     ///
-    /// What the linker wrote here and there lies in the page cache page by page, and is mapped so; what was written in one
-    /// piece, as `cni-plugins install` does, in large pieces. That is a tenth of an ADD, so all are installed alike.
+    /// What the linker wrote here and there lies in the page cache page by page, and is mapped so; what was written in
+    /// one piece, as `cni-plugins install` does, in large pieces. That is a tenth of an ADD, so all are installed alike.
     pub(crate) fn all(
         target: &Path,
         peers: &[(String, PathBuf)],

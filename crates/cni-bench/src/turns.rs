@@ -75,7 +75,7 @@ fn take_turns(entries: &mut [Entry<'_>], case: &Case, arguments: &Arguments) {
 }
 
 /// The order of a round: each time another one, so that nobody always follows the same one, whose traces the kernel is
-/// still sweeping up. (A link that is taken apart waits for the next of the kernel's beats, whoever is in step with them.)
+/// still sweeping up. (A link that is taken apart waits for the kernel's next beat, and who is in step waits less.)
 fn shuffled(count: usize, round: usize) -> Vec<usize> {
     let mut order: Vec<usize> = (0..count).collect();
     let mut state = round as u64;

@@ -1,5 +1,5 @@
-//! How each step is done. Requests of one namespace keep their order, so as many as follow one another are sent at once;
-//! only what the next step depends on, or what is no netlink request, is done by itself.
+//! How each step is done. Requests of one namespace keep their order, so those that follow one another are sent at
+//! once; only what the next step depends on, or what is no netlink request, is done by itself.
 
 use std::fmt::{self, Write};
 use std::mem;

@@ -67,8 +67,8 @@ impl Request {
 
     /// To do something; `flags` say how (`NLM_F_CREATE`, …).
     ///
-    /// The messages are those of netlink-packet-route, without its enum of all of them, which would bring in the code for
-    /// queues, neighbours and statistics too: half of the program, and pages to be read at its start.
+    /// The messages are those of netlink-packet-route, without its enum of all of them, which would bring in the code
+    /// for queues, neighbours and statistics too: a seventh of the program, and pages to be mapped at its start.
     pub(crate) fn command(kind: Kind, message: &impl Emitable, flags: u16) -> Request {
         let mut body = vec![0; message.buffer_len()];
         message.emit(&mut body);
@@ -362,33 +362,18 @@ fn receive(socket: &Socket, buffer: &mut Vec<u8>) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use std::thread;
     use std::time::Duration;
 
     use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
     use netlink_packet_route::AddressFamily;
     use netlink_packet_route::address::AddressAttribute;
     use netlink_packet_route::link::{LinkAttribute, LinkFlags, LinkMessage};
-    use nix::sched::{CloneFlags, unshare};
 
     use super::*;
+    use crate::netns::in_namespace;
 
-    /// Runs `test` in a network namespace of its own, on a thread that ends with it.
-    fn in_namespace(test: impl FnOnce(&Connection) + Send + 'static) {
-        let run = || {
-            if let Err(error) = unshare(CloneFlags::CLONE_NEWNET) {
-                assert!(
-                    std::env::var_os("CI").is_none(),
-                    "cannot make a network namespace: {error}"
-                );
-                eprintln!("skipped: cannot make a network namespace (not root?): {error}");
-                return;
-            }
-            test(&Connection::open().unwrap());
-        };
-        if let Err(panic) = thread::spawn(run).join() {
-            std::panic::resume_unwind(panic);
-        }
+    fn connected(test: impl FnOnce(&Connection) + Send + 'static) {
+        in_namespace(|| test(&Connection::open().unwrap()));
     }
 
     fn link(name: &str) -> LinkMessage {
@@ -422,7 +407,7 @@ mod tests {
 
     #[test]
     fn each_request_of_a_batch_has_its_own_answer() {
-        in_namespace(|connection| {
+        connected(|connection| {
             let batch = [
                 set_up("lo"),
                 add_address(9),
@@ -460,7 +445,7 @@ mod tests {
 
     #[test]
     fn answers_that_were_lost_are_an_error_and_nothing_waits_for_them() {
-        in_namespace(|connection| {
+        connected(|connection| {
             let many: Vec<Request> = (0..2000).map(|_| set_up("none")).collect();
             let error = connection.exchange(&many).unwrap_err();
             assert!(error.is(Errno::ENOBUFS), "{error}");
@@ -475,7 +460,7 @@ mod tests {
 
     #[test]
     fn a_long_list_comes_whole() {
-        in_namespace(|connection| {
+        connected(|connection| {
             connection.ask(set_up("lo")).unwrap();
             for batch in (2..=250).collect::<Vec<u8>>().chunks(50) {
                 let batch: Vec<Request> = batch.iter().map(|&last| add_address(last)).collect();
@@ -496,7 +481,7 @@ mod tests {
 
     #[test]
     fn news_are_waited_for_until_the_end_and_no_longer() {
-        in_namespace(|connection| {
+        connected(|connection| {
             let events = Events::open(Group::Links).unwrap();
             let soon = || Instant::now() + Duration::from_millis(20);
             assert!(!events.wait(soon()).unwrap());

@@ -1,8 +1,8 @@
 //! The kernel: the only crate that changes links, addresses, routes, sysctls and packet filter rules.
 //!
-//! Knows: network namespaces, rtnetlink, nfnetlink, `/proc/sys`, `iptables-restore` and `nft`. Refuses to know: the protocol, and
-//! why anything is wanted. What is to be done comes as a list of [`Step`]s, each of which prints as the command it
-//! equals; [`Net::apply`] does them and hands back how to undo what is the attachment's own.
+//! Knows: network namespaces, rtnetlink, nfnetlink, `/proc/sys`, `iptables-restore` and `nft`. Refuses to know: the
+//! protocol, and why anything is wanted. What is to be done comes as a list of [`Step`]s, each of which prints as the
+//! command it equals; [`Net::apply`] does them and hands back how to undo what is the attachment's own.
 #![warn(missing_docs)]
 
 mod apply;

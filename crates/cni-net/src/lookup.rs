@@ -85,24 +85,14 @@ fn is_unreachable(error: &KernelError) -> bool {
 #[cfg(test)]
 mod tests {
     use std::process::Command;
-    use std::thread;
-
-    use nix::sched::{CloneFlags, unshare};
 
     use super::*;
     use crate::Step;
+    use crate::netns::in_namespace;
 
     #[test]
     fn routes_are_looked_up_as_the_kernel_takes_them() {
-        let test = || {
-            if let Err(error) = unshare(CloneFlags::CLONE_NEWNET) {
-                assert!(
-                    std::env::var("CI").as_deref() != Ok("true"),
-                    "cannot make a network namespace: {error}"
-                );
-                eprintln!("skipped: cannot make a network namespace (not root?): {error}");
-                return;
-            }
+        in_namespace(|| {
             let ip = |arguments: &str| {
                 let status = Command::new("ip").args(arguments.split(' ')).status();
                 assert!(status.unwrap().success(), "ip {arguments}");
@@ -137,7 +127,6 @@ mod tests {
             assert_eq!(look("192.0.2.1"), None);
             assert_eq!(look("10.9.0.1"), None);
             assert_eq!(look("2001:db8:1::1"), None);
-        };
-        thread::spawn(test).join().unwrap();
+        });
     }
 }

@@ -174,6 +174,25 @@ impl AsRawFd for Netns {
     }
 }
 
+/// For tests: runs `test` in a new network namespace, on a thread that ends with it.
+#[cfg(test)]
+pub(crate) fn in_namespace(test: impl FnOnce() + Send + 'static) {
+    let outcome = thread::spawn(|| {
+        if let Err(error) = nix::sched::unshare(CloneFlags::CLONE_NEWNET) {
+            assert!(
+                std::env::var_os("CI").is_none(),
+                "cannot make a network namespace: {error}"
+            );
+            eprintln!("skipped: cannot make a network namespace (not root?): {error}");
+            return;
+        }
+        test();
+    });
+    if let Err(panic) = outcome.join() {
+        resume_unwind(panic);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

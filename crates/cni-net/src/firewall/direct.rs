@@ -1,4 +1,4 @@
-//! Adding rules of the newer `iptables` by a message to the kernel, which takes a hundredth of the time that the tool does.
+//! Adding rules of the newer `iptables` by a message to the kernel, where the tool would be a process of its own.
 //!
 //! The tool translates a rule into expressions of nf_tables, and back when it lists or compares rules. All its releases
 //! read what is made here of a source or destination, a comment, and the targets that are needed back as the rule that

@@ -2,8 +2,7 @@
 //!
 //! Knows: how [`iptables`] and [`nft`] are started with all of a change at once, how to read what is there, and how the
 //! kernel itself is asked, and told to remove something ([`ruleset`]) or to add it ([`direct`]), where that saves a
-//! process. Refuses to know: why
-//! a rule is wanted.
+//! process. Refuses to know: why a rule is wanted.
 //!
 //! A tool is started and left to itself ([`tool::Job`]), so that it works while its caller does; everything concerns
 //! the network namespace that the calling thread is in.

@@ -9,7 +9,6 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
-use nix::sched::{CloneFlags, unshare};
 use nix::sys::signal::{Signal, kill, killpg};
 use nix::unistd::Pid;
 use tempfile::TempDir;
@@ -21,24 +20,7 @@ use super::nft::{self, Transaction};
 use super::ruleset::{self, Removal, Ruleset, Verdict};
 use super::tool::{Job, Limits, ToolError, Tools};
 use super::usable::{self, Kind, NEWER};
-
-/// Runs `test` in a new network namespace, on a thread that ends with it.
-fn in_namespace(test: impl FnOnce() + Send + 'static) {
-    let outcome = thread::spawn(|| {
-        if let Err(error) = unshare(CloneFlags::CLONE_NEWNET) {
-            assert!(
-                std::env::var_os("CI").is_none(),
-                "cannot make a network namespace: {error}"
-            );
-            eprintln!("skipped: cannot make a network namespace (not root?): {error}");
-            return;
-        }
-        test();
-    });
-    if let Err(panic) = outcome.join() {
-        std::panic::resume_unwind(panic);
-    }
-}
+use crate::netns::in_namespace;
 
 /// Runs `test` with each kind of `iptables`, each time in a new namespace. They are in a folder of their own, the older
 /// kind with a lock of its own.
